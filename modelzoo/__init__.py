@@ -1,0 +1,1 @@
+"""A transformer and its trainers in plain PyTorch: files in, files out."""

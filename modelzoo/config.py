@@ -1,0 +1,209 @@
+"""The vocabulary of modelzoo: what a model is made of and what a training run may be told.
+
+Dataclasses without torch, so that a web form can refuse a bad value before a run exists. Every training parameter is a
+field declared with `param()`, which carries its help text and its limits; `build()` turns overrides into a checked config.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """Some parameters cannot be used. `errors` maps each parameter's name to what is wrong with it."""
+
+    def __init__(self, errors: dict[str, str]) -> None:
+        self.errors = errors
+        super().__init__("; ".join(f"{name}: {message}" for name, message in errors.items()))
+
+
+def param(
+    default: Any,
+    help: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """A dataclass field that knows its help text and its limits (both inclusive)."""
+    return field(
+        default=default, metadata={"help": help, "minimum": minimum, "maximum": maximum, "choices": choices}
+    )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a decoder of the Llama family. Names and defaults are those of a Hugging Face Llama `config.json`."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    max_position_embeddings: int = 2048
+    rope_theta: float = 10000.0
+    rms_norm_eps: float = 1e-5
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self) -> None:
+        errors = {
+            name: f"must be a whole number above 0, not {getattr(self, name)!r}"
+            for name in (
+                "vocab_size",
+                "hidden_size",
+                "intermediate_size",
+                "num_hidden_layers",
+                "num_attention_heads",
+                "num_key_value_heads",
+                "max_position_embeddings",
+            )
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1
+        }
+        if not errors:
+            if self.hidden_size % self.num_attention_heads:
+                errors["hidden_size"] = f"{self.hidden_size} is not divisible by {self.num_attention_heads} heads"
+            elif self.head_dim % 2:
+                errors["hidden_size"] = f"RoPE turns pairs: a head of {self.head_dim} dimensions is odd"
+            if self.num_attention_heads % self.num_key_value_heads:
+                errors["num_key_value_heads"] = (
+                    f"{self.num_attention_heads} heads cannot share {self.num_key_value_heads} key-value heads evenly"
+                )
+        if errors:
+            raise ConfigError(errors)
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How completions are drawn. Stored beside every set that was sampled with it."""
+
+    temperature: float = param(1.0, "0 takes the likeliest token each time; higher is more varied.", minimum=0.0, maximum=5.0)
+    top_p: float = param(1.0, "Keep the smallest set of tokens with this much probability; 1 keeps all.", minimum=0.01, maximum=1.0)
+    top_k: int = param(0, "Keep only this many of the likeliest tokens; 0 keeps all.", minimum=0, maximum=1_000_000)
+    max_new_tokens: int = param(128, "A completion is cut after this many tokens.", minimum=1, maximum=8192)
+    seed: int = param(0, "The same seed, policy and prompts give the same completions.", minimum=0, maximum=2**31 - 1)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Parameters every trainer has. Adam's betas are InstructGPT's (0.9, 0.95)."""
+
+    learning_rate: float = param(1e-5, "Adam's peak step size.", minimum=0.0, maximum=1.0)
+    weight_decay: float = param(0.0, "Decoupled weight decay on matrices.", minimum=0.0, maximum=1.0)
+    adam_eps: float = param(1e-8, "Adam's epsilon.", minimum=1e-12, maximum=1e-1)
+    max_grad_norm: float = param(1.0, "Gradients are scaled down to at most this norm.", minimum=1e-6, maximum=1e6)
+    max_length: int = param(1024, "Longest prompt plus response, in tokens; longer ones are left out and counted.", minimum=8, maximum=131072)
+    micro_batch_size: int = param(4, "How many sequences go through the model at once; less memory, same result.", minimum=1, maximum=4096)
+    checkpoint_every: int = param(50, "Steps between checkpoints; a run resumes from the last one.", minimum=1, maximum=1_000_000)
+    seed: int = param(0, "Fixes data order, dropout, initial heads and rollouts.", minimum=0, maximum=2**31 - 1)
+
+
+@dataclass(frozen=True)
+class SFTConfig(TrainingConfig):
+    """Supervised fine-tuning on demonstrations (InstructGPT, appendix C.1)."""
+
+    learning_rate: float = param(2e-5, "Adam's peak step size.", minimum=0.0, maximum=1.0)
+    epochs: int = param(2, "Passes over the demonstrations. InstructGPT used 16 and chose by reward.", minimum=1, maximum=1000)
+    batch_size: int = param(8, "Demonstrations per optimizer step.", minimum=1, maximum=4096)
+    warmup_ratio: float = param(0.0, "Share of steps in which the learning rate rises.", minimum=0.0, maximum=0.9)
+    final_lr_ratio: float = param(0.1, "The cosine schedule ends at this share of the peak.", minimum=0.0, maximum=1.0)
+
+
+@dataclass(frozen=True)
+class RewardConfig(TrainingConfig):
+    """Reward model on rankings: all pairs of a prompt in one batch element (InstructGPT, equation 1)."""
+
+    learning_rate: float = param(9e-6, "Adam's peak step size.", minimum=0.0, maximum=1.0)
+    epochs: int = param(1, "Passes over the rankings. More than one overfits.", minimum=1, maximum=1000)
+    batch_size: int = param(8, "Prompts (whole rankings) per optimizer step. InstructGPT: 64.", minimum=1, maximum=4096)
+    warmup_ratio: float = param(0.0, "Share of steps in which the learning rate rises.", minimum=0.0, maximum=0.9)
+    final_lr_ratio: float = param(0.1, "The cosine schedule ends at this share of the peak.", minimum=0.0, maximum=1.0)
+    ties: str = param("drop", "Tied pairs: leave them out, or pull their scores together.", choices=("drop", "model"))
+    margin: float = param(0.0, "Preferred completions must win by this much.", minimum=0.0, maximum=100.0)
+
+
+@dataclass(frozen=True)
+class PPOConfig(TrainingConfig):
+    """PPO against the reward model with a KL penalty to the reference policy (InstructGPT, appendix C.4)."""
+
+    learning_rate: float = param(9e-6, "Adam's peak step size for the policy.", minimum=0.0, maximum=1.0)
+    value_learning_rate: float = param(9e-6, "Adam's step size for the value model.", minimum=0.0, maximum=1.0)
+    warmup_steps: int = param(10, "Steps over which the learning rate rises from a tenth.", minimum=0, maximum=100_000)
+    episodes: int = param(256, "Completions sampled and learned from in all. InstructGPT: 256,000.", minimum=1, maximum=10_000_000)
+    batch_size: int = param(32, "Completions per rollout. InstructGPT: 512.", minimum=1, maximum=65536)
+    minibatch_size: int = param(16, "Completions per optimizer step; divides the batch. InstructGPT: 64.", minimum=1, maximum=65536)
+    inner_epochs: int = param(1, "Passes over each rollout.", minimum=1, maximum=32)
+    temperature: float = param(1.0, "Sampling temperature of rollouts; log-probabilities use it too.", minimum=0.05, maximum=5.0)
+    max_new_tokens: int = param(64, "A response is cut after this many tokens.", minimum=1, maximum=8192)
+    kl_coef: float = param(0.02, "Weight of the KL penalty to the reference policy. InstructGPT: 0.02.", minimum=0.0, maximum=100.0)
+    kl_target: float = param(0.0, "Adapt the KL weight towards this KL per response; 0 keeps it fixed.", minimum=0.0, maximum=1000.0)
+    kl_horizon: int = param(10_000, "Episodes over which the adaptive KL weight moves.", minimum=1, maximum=100_000_000)
+    kl_stop: float = param(0.0, "End the run early when KL per response passes this; 0 never does.", minimum=0.0, maximum=10_000.0)
+    gamma: float = param(1.0, "Discount per token.", minimum=0.0, maximum=1.0)
+    gae_lambda: float = param(0.95, "Lambda of generalised advantage estimation.", minimum=0.0, maximum=1.0)
+    clip_range: float = param(0.2, "The probability ratio is clipped to 1 plus or minus this.", minimum=0.01, maximum=10.0)
+    value_clip_range: float = param(0.2, "The value may move by this much per update.", minimum=0.01, maximum=100.0)
+    value_coef: float = param(0.1, "Weight of the value loss.", minimum=0.0, maximum=100.0)
+    missing_eos_penalty: float = param(1.0, "Taken from the reward of a response that never ends.", minimum=0.0, maximum=1000.0)
+    whiten_rewards: bool = param(False, "Scale rewards to variance 1, keeping their mean.")
+    ptx_coef: float = param(0.0, "Weight of the pretraining mix; 0 leaves it out. InstructGPT: 27.8.", minimum=0.0, maximum=1000.0)
+    ema_decay: float = param(0.992, "The exported policy is this moving average of the weights; 0 exports the last. InstructGPT: 0.992.", minimum=0.0, maximum=0.999999)
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.minibatch_size:
+            raise ConfigError({"minibatch_size": f"must divide the batch of {self.batch_size}"})
+
+
+STAGES: dict[str, type[TrainingConfig]] = {"sft": SFTConfig, "reward": RewardConfig, "ppo": PPOConfig}
+"""The stages a product run can have, in InstructGPT's order."""
+
+
+def build(config_class: type[T], overrides: dict[str, Any]) -> T:
+    """A config with `overrides` over the defaults. Raises ConfigError naming every unknown key and bad value at once."""
+    fields = {f.name: f for f in dataclasses.fields(config_class)}  # type: ignore[arg-type]
+    errors: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    for name, value in overrides.items():
+        if name not in fields:
+            errors[name] = "is not a parameter; known are " + ", ".join(sorted(fields))
+            continue
+        try:
+            values[name] = _checked(fields[name], value)
+        except ValueError as error:
+            errors[name] = str(error)
+    if errors:
+        raise ConfigError(errors)
+    return config_class(**values)
+
+
+def _checked(spec: dataclasses.Field[Any], value: Any) -> Any:
+    """`value` as the field's type, or ValueError saying what would be accepted."""
+    kind = spec.type
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"must be true or false, not {value!r}")
+    elif kind is int:
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value or not float(value).is_integer():
+            raise ValueError(f"must be a whole number, not {value!r}")
+        value = int(value)
+    elif kind is float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"must be a number, not {value!r}")
+        value = float(value)
+    elif kind is str and not isinstance(value, str):
+        raise ValueError(f"must be text, not {value!r}")
+    limits = spec.metadata
+    if limits.get("choices") and value not in limits["choices"]:
+        raise ValueError(f"must be one of {', '.join(limits['choices'])}, not {value!r}")
+    if limits.get("minimum") is not None and value < limits["minimum"]:
+        raise ValueError(f"must be at least {limits['minimum']}, not {value}")
+    if limits.get("maximum") is not None and value > limits["maximum"]:
+        raise ValueError(f"must be at most {limits['maximum']}, not {value}")
+    return value
