@@ -1,0 +1,295 @@
+"""A decoder of the Llama family with Hugging Face's parameter names, and the same trunk with a scalar head.
+
+RMSNorm, RoPE that rotates halves, SwiGLU, grouped-query attention, tied or untied embeddings. Shapes: B rows, T columns
+of tokens, D width, V vocabulary, H heads, G key-value heads, E dimensions a head, L layers.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modelzoo.config import ModelConfig
+
+
+class KVCache:
+    """Keys and values of columns already seen, preallocated, so that a new token costs one column.
+
+    Every row has the same `length` of columns; shorter prompts are padded on the left and `mask` tells pads apart.
+    """
+
+    def __init__(
+        self, config: ModelConfig, rows: int, capacity: int, *, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        shape = (config.num_hidden_layers, rows, config.num_key_value_heads, capacity, config.head_dim)
+        self.keys = torch.empty(shape, dtype=dtype, device=device)  # (L, B, G, capacity, E)
+        self.values = torch.empty(shape, dtype=dtype, device=device)  # (L, B, G, capacity, E)
+        self.mask = torch.zeros(rows, capacity, dtype=torch.bool, device=device)
+        self.real = torch.zeros(rows, dtype=torch.long, device=device)  # real tokens so far: the next position
+        self.length = 0
+        self.padded = False
+
+    @property
+    def rows(self) -> int:
+        return self.mask.shape[0]
+
+    @property
+    def capacity(self) -> int:
+        return self.mask.shape[1]
+
+    def select(self, rows: Tensor, capacity: int | None = None) -> "KVCache":
+        """A cache of the given row indices (N,), in that order, repeats allowed, with room for `capacity` columns."""
+        capacity = self.capacity if capacity is None else capacity
+        chosen = KVCache.__new__(KVCache)
+        for name in ("keys", "values"):
+            old: Tensor = getattr(self, name)
+            layers, _, groups, _, head_dim = old.shape
+            new = old.new_empty(layers, len(rows), groups, capacity, head_dim)
+            for layer in range(layers):  # one layer at a time: no second copy of the whole cache
+                new[layer, :, :, : self.length] = old[layer, :, :, : self.length].index_select(0, rows)
+            setattr(chosen, name, new)
+        chosen.mask = self.mask.new_zeros(len(rows), capacity)
+        chosen.mask[:, : self.length] = self.mask[rows, : self.length]
+        chosen.real, chosen.length, chosen.padded = self.real[rows], self.length, self.padded
+        return chosen
+
+    def expand(self, k: int, capacity: int | None = None) -> "KVCache":
+        """Each row K times, neighbours first: prompts that went through the model once become K rows each."""
+        return self.select(torch.arange(self.rows, device=self.mask.device).repeat_interleave(k), capacity)
+
+    def admit(self, mask: Tensor) -> None:
+        """Announce new columns (B, T) of real tokens or pads; each layer then stores its keys and values with `append`."""
+        rows, columns = mask.shape
+        if rows != self.rows or self.length + columns > self.capacity:
+            raise ValueError(
+                f"{rows} rows with {self.length} + {columns} columns do not fit a cache of {self.rows} rows, {self.capacity} columns"
+            )
+        self.mask[:, self.length : self.length + columns] = mask
+        self.real = self.real + mask.sum(1)
+        self.padded = self.padded or not bool(mask.all())
+        self.length += columns
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store (B, G, T, E) for the columns admitted last and return those of every column so far."""
+        start = self.length - keys.shape[2]
+        self.keys[layer, :, :, start : self.length] = keys
+        self.values[layer, :, :, start : self.length] = values
+        return self.keys[layer, :, :, : self.length], self.values[layer, :, :, : self.length]
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight, in float32 as Llama does it (Zhang and Sennrich 2019)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        x32 = x.float()
+        x32 = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * x32.to(x.dtype)
+
+
+def rotary_angles(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (B, 1, T, E) for positions (B, T) (Su et al. 2021, halves layout)."""
+    exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim
+    angles = positions[:, None, :, None].float() * (1.0 / theta**exponents)
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn each pair (i, i + E/2) of x (B, heads, T, E) by its angle."""
+    cos, sin = angles
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+class Attention(nn.Module):
+    """Causal self-attention; H query heads share G key-value heads."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        key_value_width = config.num_key_value_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, key_value_width, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, key_value_width, bias=False)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+
+    def forward(
+        self, x: Tensor, angles: tuple[Tensor, Tensor], visible: Tensor | None, cache: KVCache | None, layer: int
+    ) -> Tensor:
+        heads = (*x.shape[:2], -1, self.head_dim)
+        queries = rotate(self.q_proj(x).view(heads).transpose(1, 2), angles)  # (B, H, T, E)
+        keys = rotate(self.k_proj(x).view(heads).transpose(1, 2), angles)  # (B, G, T, E)
+        values = self.v_proj(x).view(heads).transpose(1, 2)  # (B, G, T, E)
+        if cache is not None:
+            keys, values = cache.append(layer, keys, values)
+        causal = visible is None and keys.shape[2] == queries.shape[2]
+        mixed = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=visible, is_causal=causal, enable_gqa=True
+        )
+        return self.o_proj(mixed.transpose(1, 2).reshape(x.shape))
+
+
+class MLP(nn.Module):
+    """SwiGLU (Shazeer 2020)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    """Attention and MLP, each on the normalised stream and added back to it."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(
+        self, x: Tensor, angles: tuple[Tensor, Tensor], visible: Tensor | None, cache: KVCache | None, layer: int
+    ) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), angles, visible, cache, layer)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+    """Embedding, layers and final norm: what a policy, a reward model and a value model have in common."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        # GPT-2's scheme: N(0, 0.02), and what writes to the residual stream smaller by sqrt(2L).
+        residual = 0.02 / math.sqrt(2 * config.num_hidden_layers)
+        for name, weight in self.named_parameters():
+            if weight.dim() == 2:
+                nn.init.normal_(weight, std=residual if name.endswith(("o_proj.weight", "down_proj.weight")) else 0.02)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None, positions: Tensor | None, cache: KVCache | None) -> Tensor:
+        new = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.bool()
+        if positions is None:
+            positions = new.cumsum(1) - new.long()  # pads count for nothing, wherever they stand
+            if cache is not None:
+                positions = positions + cache.real[:, None]
+        if cache is not None:
+            cache.admit(new)
+            visible = (
+                _visible(cache.mask[:, : cache.length], tokens.shape[1])
+                if cache.padded or tokens.shape[1] > 1
+                else None
+            )
+        else:
+            visible = None if mask is None else _visible(new, tokens.shape[1])
+        x = self.embed_tokens(tokens)
+        angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
+        for number, layer in enumerate(self.layers):
+            x = layer(x, angles, visible, cache, number)
+        return self.norm(x)
+
+
+def _visible(mask: Tensor, queries: int) -> Tensor:
+    """Which columns each of the last `queries` columns may look at: real ones up to itself, (B, 1, queries, columns).
+
+    A pad sees itself too: a query without any key has no softmax.
+    """
+    columns = mask.shape[1]
+    own = torch.arange(columns - queries, columns, device=mask.device)[:, None]
+    column = torch.arange(columns, device=mask.device)
+    return ((mask[:, None, :] & (column <= own)) | (column == own))[:, None]
+
+
+class Transformer(nn.Module):
+    """The policy: a decoder and the head over the vocabulary, which is the embedding matrix itself when tied."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            nn.init.normal_(self.lm_head.weight, std=0.02)
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        *,
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Final normalised states (B, T, D) of tokens (B, T).
+
+        `mask` (B, T) is true at real tokens; pads may stand anywhere and change nothing. Positions are the number of
+        real tokens before each, unless given. With a `cache`, the tokens continue what it holds.
+        """
+        states: Tensor = self.model(tokens, mask, positions, cache)
+        return states
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., V)."""
+        head = self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head
+        return F.linear(hidden, head.weight)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Logits (B, T, V); see `hidden`."""
+        return self.logits(self.hidden(tokens, mask=mask, positions=positions, cache=cache))
+
+
+class RewardModel(nn.Module):
+    """A decoder with a scalar head: scores of finished responses, and values of every column for PPO."""
+
+    def __init__(self, config: ModelConfig, score_offset: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        self.score = nn.Linear(config.hidden_size, 1, bias=False)
+        nn.init.normal_(self.score.weight, std=1 / math.sqrt(config.hidden_size + 1))
+        self.score_offset = score_offset
+
+    @classmethod
+    def from_policy(cls, policy: Transformer, generator: torch.Generator | None = None) -> "RewardModel":
+        """The policy's trunk, copied, under a fresh head ~ N(0, 1/sqrt(D+1)) (Stiennon et al. 2020)."""
+        weight = policy.model.embed_tokens.weight
+        with torch.device("meta"):
+            reward = cls(policy.config)
+        width = policy.config.hidden_size
+        head = torch.randn(1, width, generator=generator) / math.sqrt(width + 1)
+        state = {f"model.{name}": value.detach().clone() for name, value in policy.model.state_dict().items()}
+        reward.load_state_dict(state | {"score.weight": head.to(weight)}, assign=True)
+        return reward.requires_grad_(True)
+
+    def values(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """What the model expects after each column, (B, T); at a response's last token this is its score."""
+        states = self.model(tokens, mask, None, None)
+        values: Tensor = self.score(states).squeeze(-1) - self.score_offset
+        return values
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Scores (B,), read at each row's last real token, minus the offset that puts demonstrations at 0."""
+        states = self.model(tokens, mask, None, None)  # (B, T, D)
+        columns = torch.arange(mask.shape[1], device=mask.device)
+        last = (mask.long() * columns).argmax(1)
+        scores: Tensor = self.score(states[torch.arange(len(last), device=last.device), last]).squeeze(-1)
+        return scores - self.score_offset
