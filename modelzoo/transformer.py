@@ -59,11 +59,12 @@ class KVCache:
         return self.select(torch.arange(self.rows, device=self.mask.device).repeat_interleave(k), capacity)
 
     def admit(self, mask: Tensor) -> None:
-        """Announce new columns (B, T) of real tokens or pads; each layer then stores its keys and values with `append`."""
+        """Announce new columns (B, T) of real tokens or pads; each layer then stores its part of them with `append`."""
         rows, columns = mask.shape
         if rows != self.rows or self.length + columns > self.capacity:
             raise ValueError(
-                f"{rows} rows with {self.length} + {columns} columns do not fit a cache of {self.rows} rows, {self.capacity} columns"
+                f"{rows} rows with {self.length} + {columns} columns do not fit a cache of "
+                f"{self.rows} rows, {self.capacity} columns"
             )
         self.mask[:, self.length : self.length + columns] = mask
         self.real = self.real + mask.sum(1)
