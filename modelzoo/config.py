@@ -1,7 +1,7 @@
 """The vocabulary of modelzoo: what a model is made of and what a training run may be told.
 
-Dataclasses without torch, so that a web form can refuse a bad value before a run exists. Every training parameter is a
-field declared with `param()`, which carries its help text and its limits; `build()` turns overrides into a checked config.
+Dataclasses without torch, so that a web form can refuse a bad value before a run exists. Every training parameter is
+a field declared with `param()`, which carries its help and its limits; `build()` turns overrides into a checked config.
 """
 
 import dataclasses
@@ -29,9 +29,7 @@ def param(
     choices: tuple[str, ...] | None = None,
 ) -> Any:
     """A dataclass field that knows its help text and its limits (both inclusive)."""
-    return field(
-        default=default, metadata={"help": help, "minimum": minimum, "maximum": maximum, "choices": choices}
-    )
+    return field(default=default, metadata={"help": help, "minimum": minimum, "maximum": maximum, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,12 @@ class ModelConfig:
 class SamplingConfig:
     """How completions are drawn. Stored beside every set that was sampled with it."""
 
-    temperature: float = param(1.0, "0 takes the likeliest token each time; higher is more varied.", minimum=0.0, maximum=5.0)
-    top_p: float = param(1.0, "Keep the smallest set of tokens with this much probability; 1 keeps all.", minimum=0.01, maximum=1.0)
+    temperature: float = param(
+        1.0, "0 takes the likeliest token each time; higher is more varied.", minimum=0.0, maximum=5.0
+    )
+    top_p: float = param(
+        1.0, "Keep the smallest set of tokens with this much probability; 1 keeps all.", minimum=0.01, maximum=1.0
+    )
     top_k: int = param(0, "Keep only this many of the likeliest tokens; 0 keeps all.", minimum=0, maximum=1_000_000)
     max_new_tokens: int = param(128, "A completion is cut after this many tokens.", minimum=1, maximum=8192)
     seed: int = param(0, "The same seed, policy and prompts give the same completions.", minimum=0, maximum=2**31 - 1)
@@ -99,9 +101,18 @@ class TrainingConfig:
     weight_decay: float = param(0.0, "Decoupled weight decay on matrices.", minimum=0.0, maximum=1.0)
     adam_eps: float = param(1e-8, "Adam's epsilon.", minimum=1e-12, maximum=1e-1)
     max_grad_norm: float = param(1.0, "Gradients are scaled down to at most this norm.", minimum=1e-6, maximum=1e6)
-    max_length: int = param(1024, "Longest prompt plus response, in tokens; longer ones are left out and counted.", minimum=8, maximum=131072)
-    micro_batch_size: int = param(4, "How many sequences go through the model at once; less memory, same result.", minimum=1, maximum=4096)
-    checkpoint_every: int = param(50, "Steps between checkpoints; a run resumes from the last one.", minimum=1, maximum=1_000_000)
+    max_length: int = param(
+        1024,
+        "Longest prompt plus response, in tokens; longer ones are left out and counted.",
+        minimum=8,
+        maximum=131072,
+    )
+    micro_batch_size: int = param(
+        4, "How many sequences go through the model at once; less memory, same result.", minimum=1, maximum=4096
+    )
+    checkpoint_every: int = param(
+        50, "Steps between checkpoints; a run resumes from the last one.", minimum=1, maximum=1_000_000
+    )
     seed: int = param(0, "Fixes data order, dropout, initial heads and rollouts.", minimum=0, maximum=2**31 - 1)
 
 
@@ -110,7 +121,9 @@ class SFTConfig(TrainingConfig):
     """Supervised fine-tuning on demonstrations (InstructGPT, appendix C.1)."""
 
     learning_rate: float = param(2e-5, "Adam's peak step size.", minimum=0.0, maximum=1.0)
-    epochs: int = param(2, "Passes over the demonstrations. InstructGPT used 16 and chose by reward.", minimum=1, maximum=1000)
+    epochs: int = param(
+        2, "Passes over the demonstrations. InstructGPT used 16 and chose by reward.", minimum=1, maximum=1000
+    )
     batch_size: int = param(8, "Demonstrations per optimizer step.", minimum=1, maximum=4096)
     warmup_ratio: float = param(0.0, "Share of steps in which the learning rate rises.", minimum=0.0, maximum=0.9)
     final_lr_ratio: float = param(0.1, "The cosine schedule ends at this share of the peak.", minimum=0.0, maximum=1.0)
@@ -136,25 +149,48 @@ class PPOConfig(TrainingConfig):
     learning_rate: float = param(9e-6, "Adam's peak step size for the policy.", minimum=0.0, maximum=1.0)
     value_learning_rate: float = param(9e-6, "Adam's step size for the value model.", minimum=0.0, maximum=1.0)
     warmup_steps: int = param(10, "Steps over which the learning rate rises from a tenth.", minimum=0, maximum=100_000)
-    episodes: int = param(256, "Completions sampled and learned from in all. InstructGPT: 256,000.", minimum=1, maximum=10_000_000)
+    episodes: int = param(
+        256, "Completions sampled and learned from in all. InstructGPT: 256,000.", minimum=1, maximum=10_000_000
+    )
     batch_size: int = param(32, "Completions per rollout. InstructGPT: 512.", minimum=1, maximum=65536)
-    minibatch_size: int = param(16, "Completions per optimizer step; divides the batch. InstructGPT: 64.", minimum=1, maximum=65536)
+    minibatch_size: int = param(
+        16, "Completions per optimizer step; divides the batch. InstructGPT: 64.", minimum=1, maximum=65536
+    )
     inner_epochs: int = param(1, "Passes over each rollout.", minimum=1, maximum=32)
-    temperature: float = param(1.0, "Sampling temperature of rollouts; log-probabilities use it too.", minimum=0.05, maximum=5.0)
+    temperature: float = param(
+        1.0, "Sampling temperature of rollouts; log-probabilities use it too.", minimum=0.05, maximum=5.0
+    )
     max_new_tokens: int = param(64, "A response is cut after this many tokens.", minimum=1, maximum=8192)
-    kl_coef: float = param(0.02, "Weight of the KL penalty to the reference policy. InstructGPT: 0.02.", minimum=0.0, maximum=100.0)
-    kl_target: float = param(0.0, "Adapt the KL weight towards this KL per response; 0 keeps it fixed.", minimum=0.0, maximum=1000.0)
+    kl_coef: float = param(
+        0.02, "Weight of the KL penalty to the reference policy. InstructGPT: 0.02.", minimum=0.0, maximum=100.0
+    )
+    kl_target: float = param(
+        0.0, "Adapt the KL weight towards this KL per response; 0 keeps it fixed.", minimum=0.0, maximum=1000.0
+    )
     kl_horizon: int = param(10_000, "Episodes over which the adaptive KL weight moves.", minimum=1, maximum=100_000_000)
-    kl_stop: float = param(0.0, "End the run early when KL per response passes this; 0 never does.", minimum=0.0, maximum=10_000.0)
+    kl_stop: float = param(
+        0.0, "End the run early when KL per response passes this; 0 never does.", minimum=0.0, maximum=10_000.0
+    )
     gamma: float = param(1.0, "Discount per token.", minimum=0.0, maximum=1.0)
     gae_lambda: float = param(0.95, "Lambda of generalised advantage estimation.", minimum=0.0, maximum=1.0)
-    clip_range: float = param(0.2, "The probability ratio is clipped to 1 plus or minus this.", minimum=0.01, maximum=10.0)
+    clip_range: float = param(
+        0.2, "The probability ratio is clipped to 1 plus or minus this.", minimum=0.01, maximum=10.0
+    )
     value_clip_range: float = param(0.2, "The value may move by this much per update.", minimum=0.01, maximum=100.0)
     value_coef: float = param(0.1, "Weight of the value loss.", minimum=0.0, maximum=100.0)
-    missing_eos_penalty: float = param(1.0, "Taken from the reward of a response that never ends.", minimum=0.0, maximum=1000.0)
+    missing_eos_penalty: float = param(
+        1.0, "Taken from the reward of a response that never ends.", minimum=0.0, maximum=1000.0
+    )
     whiten_rewards: bool = param(False, "Scale rewards to variance 1, keeping their mean.")
-    ptx_coef: float = param(0.0, "Weight of the pretraining mix; 0 leaves it out. InstructGPT: 27.8.", minimum=0.0, maximum=1000.0)
-    ema_decay: float = param(0.992, "The exported policy is this moving average of the weights; 0 exports the last. InstructGPT: 0.992.", minimum=0.0, maximum=0.999999)
+    ptx_coef: float = param(
+        0.0, "Weight of the pretraining mix; 0 leaves it out. InstructGPT: 27.8.", minimum=0.0, maximum=1000.0
+    )
+    ema_decay: float = param(
+        0.992,
+        "The exported policy is this moving average of the weights; 0 exports the last. InstructGPT: 0.992.",
+        minimum=0.0,
+        maximum=0.999999,
+    )
 
     def __post_init__(self) -> None:
         if self.batch_size % self.minibatch_size:
@@ -166,7 +202,7 @@ STAGES: dict[str, type[TrainingConfig]] = {"sft": SFTConfig, "reward": RewardCon
 
 
 def build(config_class: type[T], overrides: dict[str, Any]) -> T:
-    """A config with `overrides` over the defaults. Raises ConfigError naming every unknown key and bad value at once."""
+    """A config with `overrides` over the defaults. ConfigError names every unknown key and bad value at once."""
     fields = {f.name: f for f in dataclasses.fields(config_class)}  # type: ignore[arg-type]
     errors: dict[str, str] = {}
     values: dict[str, Any] = {}
@@ -190,7 +226,12 @@ def _checked(spec: dataclasses.Field[Any], value: Any) -> Any:
         if not isinstance(value, bool):
             raise ValueError(f"must be true or false, not {value!r}")
     elif kind is int:
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value or not float(value).is_integer():
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or value != value
+            or not float(value).is_integer()
+        ):
             raise ValueError(f"must be a whole number, not {value!r}")
         value = int(value)
     elif kind is float:

@@ -1,0 +1,33 @@
+"""What humans say: one entity a file."""
+
+from labeling.models.answer import Answer, Draft, Revision
+from labeling.models.completion import Completion, CompletionSet, SampledCompletion, SamplingJob
+from labeling.models.demonstration import Demonstration, DemonstrationRevision
+from labeling.models.importing import Import
+from labeling.models.project import InstructionVersion, Project
+from labeling.models.prompt import Prompt
+from labeling.models.slot import Skip, Slot, StaleAssignment
+from labeling.models.translation import Translation
+from labeling.models.user import Role, User
+
+__all__ = [
+    "Answer",
+    "Completion",
+    "CompletionSet",
+    "Demonstration",
+    "DemonstrationRevision",
+    "Draft",
+    "Import",
+    "InstructionVersion",
+    "Project",
+    "Prompt",
+    "Revision",
+    "Role",
+    "SampledCompletion",
+    "SamplingJob",
+    "Skip",
+    "Slot",
+    "StaleAssignment",
+    "Translation",
+    "User",
+]

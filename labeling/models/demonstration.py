@@ -1,0 +1,121 @@
+"""Demonstrations: what a good answer to a prompt looks like, written by a labeler or imported with its source."""
+
+import uuid
+from typing import Any, Self
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import models, transaction
+from django.utils.translation import gettext_lazy as _
+
+from labeling.models.project import Project
+from labeling.models.prompt import Prompt
+from labeling.models.slot import Slot
+from labeling.models.user import User
+
+MAX_DEMONSTRATION_CHARACTERS = 16_000
+
+
+def clean_demonstration(text: Any) -> str:
+    """`text` without surrounding space, or ValidationError."""
+    if not isinstance(text, str) or not text.strip():
+        raise ValidationError(_("Write an answer before you submit."))
+    if "\x00" in text or any(0xD800 <= ord(c) <= 0xDFFF for c in text):
+        raise ValidationError(_("The text holds characters that cannot be stored (NUL or half a surrogate pair)."))
+    if len(text) > MAX_DEMONSTRATION_CHARACTERS:
+        raise ValidationError(
+            _("The answer has %(length)s characters, the limit is %(limit)s. Shorten it."),
+            params={"length": len(text), "limit": MAX_DEMONSTRATION_CHARACTERS},
+        )
+    return text.strip()
+
+
+class DemonstrationQuerySet(models.QuerySet["Demonstration"]):
+    def visible_to(self, user: Any) -> Self:
+        """Labelers see their own; curators and ops those of their projects."""
+        seen = self.filter(prompt__project__in=Project.objects.visible_to(user))
+        return seen if user.has_role("curator", "ops", "admin") else seen.filter(author=user)
+
+    @transaction.atomic
+    def submit(self, slot: Slot, labeler: User, text: Any, key: uuid.UUID, active_seconds: Any = 0) -> "Demonstration":
+        """Store a demonstration for a leased slot; the same `key` again returns the one that is there.
+
+        Raises ValidationError for an empty or overlong text and StaleAssignment where the slot is no longer theirs.
+        """
+        done = self.filter(author=labeler, revisions__key=key).first()
+        if done:
+            return done
+        if slot.task_type != Slot.TaskType.DEMONSTRATION:
+            raise ValidationError(_("This task asks for a ranking, not for a demonstration."))
+        text = clean_demonstration(text)
+        seconds = slot.clean_active_seconds(active_seconds)
+        slot.take(labeler)
+        demonstration = self.create(
+            prompt=slot.prompt, slot=slot, author=labeler, origin=Demonstration.Origin.LABELER, text=text
+        )
+        demonstration.revisions.create(
+            number=1, key=key, text=text, active_seconds=seconds, instruction_version=slot.instruction_version
+        )
+        return demonstration
+
+    @transaction.atomic
+    def import_one(self, prompt: Prompt, text: str, source: str) -> "Demonstration":
+        """Store a demonstration that came with an import: its author is the source."""
+        text = clean_demonstration(text)
+        demonstration = self.create(prompt=prompt, origin=Demonstration.Origin.IMPORTED, source=source, text=text)
+        demonstration.revisions.create(number=1, key=uuid.uuid4(), text=text)
+        return demonstration
+
+
+class Demonstration(models.Model):
+    class Origin(models.TextChoices):
+        LABELER = "labeler", _("labeler")
+        IMPORTED = "imported", _("imported")
+
+    prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="demonstrations")
+    slot = models.OneToOneField(Slot, null=True, on_delete=models.PROTECT, related_name="demonstration")
+    author = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="demonstrations"
+    )
+    origin = models.CharField(max_length=10, choices=Origin)
+    source = models.CharField(max_length=200, blank=True)
+    text = models.TextField()
+    """Text of the newest revision."""
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = DemonstrationQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name = _("demonstration")
+        verbose_name_plural = _("demonstrations")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["prompt", "author"],
+                condition=models.Q(author__isnull=False),
+                name="one_demonstration_per_prompt_and_author",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(origin="imported", author__isnull=True)
+                | models.Q(origin="labeler", author__isnull=False),
+                name="only_imports_lack_an_author",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.text[:80]
+
+
+class DemonstrationRevision(models.Model):
+    demonstration = models.ForeignKey(Demonstration, on_delete=models.PROTECT, related_name="revisions")
+    number = models.PositiveSmallIntegerField()
+    key = models.UUIDField(unique=True)
+    text = models.TextField()
+    active_seconds = models.FloatField(default=0)
+    instruction_version = models.PositiveIntegerField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["demonstration", "number"], name="one_demonstration_revision_per_number")
+        ]

@@ -1,0 +1,127 @@
+"""A project is one labeling effort: its instructions, languages, members, and the policy it samples from."""
+
+from typing import Any, Self
+
+from django.conf import settings
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models, transaction
+from django.utils.translation import gettext_lazy as _
+
+from labeling.models.user import Role, User
+
+MIN_K, MAX_K = 4, 9
+K_RANGE = [MinValueValidator(MIN_K), MaxValueValidator(MAX_K)]
+
+
+class ProjectQuerySet(models.QuerySet["Project"]):
+    def visible_to(self, user: Any) -> Self:
+        """Admin and ops see every project, labelers and curators those they are members of."""
+        if not user.is_authenticated or not user.is_active:
+            return self.none()
+        if user.has_role(Role.OPS, Role.ADMIN):
+            return self
+        return self.filter(members=user)
+
+    def curated_by(self, user: Any) -> Self:
+        """Projects whose prompts and settings `user` may change."""
+        if not user.is_authenticated or not user.has_role(Role.CURATOR, Role.ADMIN):
+            return self.none()
+        return self if user.is_superuser else self.filter(members=user)
+
+    def labeled_by(self, user: Any) -> Self:
+        """Projects in which `user` is given tasks."""
+        if not user.is_authenticated or not user.has_role(Role.LABELER):
+            return self.none()
+        return self if user.is_superuser else self.filter(members=user)
+
+
+class Project(models.Model):
+    name = models.CharField(_("name"), max_length=120, unique=True)
+    slug = models.SlugField(_("address"), max_length=60, unique=True)
+    languages = models.JSONField(_("languages"), default=list, help_text=_('Language codes, such as ["en", "ko"].'))
+    members = models.ManyToManyField(
+        settings.AUTH_USER_MODEL, related_name="projects", blank=True, verbose_name=_("members")
+    )
+
+    k = models.PositiveSmallIntegerField(
+        _("completions per prompt"), default=4, validators=K_RANGE, help_text=_("4 to 9; a prompt may ask for its own.")
+    )
+    ranking_overlap = models.PositiveSmallIntegerField(
+        _("labelers per ranking"), default=1, validators=[MinValueValidator(1), MaxValueValidator(20)]
+    )
+    demonstration_overlap = models.PositiveSmallIntegerField(
+        _("labelers per demonstration"),
+        default=1,
+        validators=[MaxValueValidator(20)],
+        help_text=_("0 asks for none where the policy speaks the prompt's language."),
+    )
+    require_ratings = models.BooleanField(
+        _("rate every completion before ranking"), default=True, help_text=_("Overall quality from 1 to 7.")
+    )
+    use_flags = models.BooleanField(_("offer InstructGPT's eleven flags"), default=True)
+
+    temperature = models.FloatField(default=1.0, validators=[MinValueValidator(0.0), MaxValueValidator(5.0)])
+    top_p = models.FloatField(default=0.95, validators=[MinValueValidator(0.01), MaxValueValidator(1.0)])
+    max_new_tokens = models.PositiveIntegerField(
+        _("longest completion, in tokens"), default=128, validators=[MinValueValidator(1), MaxValueValidator(8192)]
+    )
+
+    # Written by rlhf's promote(): what labeling must know of the current policy.
+    policy_name = models.CharField(_("policy"), max_length=120, blank=True, editable=False)
+    policy_languages = models.JSONField(default=list, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = ProjectQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name = _("project")
+        verbose_name_plural = _("projects")
+        constraints = [
+            models.CheckConstraint(condition=models.Q(k__gte=MIN_K, k__lte=MAX_K), name="project_k_between_4_and_9")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @transaction.atomic
+    def set_policy(self, name: str, languages: list[str]) -> None:
+        """Sample from this policy from now on: unlabelled sets of others expire, prompts it speaks get a new one."""
+        type(self).objects.filter(pk=self.pk).update(policy_name=name, policy_languages=languages)
+        self.policy_name, self.policy_languages = name, languages
+        self.completion_sets.unlabelled().exclude(policy_name=name).expire()
+        for prompt in self.prompts.approved().filter(language__in=languages).iterator():
+            prompt.request_completions()
+
+    @transaction.atomic
+    def revise_instructions(self, bodies: dict[str, str], author: User | None) -> "InstructionVersion":
+        """Publish a new version; labels made from now on carry its number."""
+        last = self.instruction_versions.order_by("-number").first()
+        return self.instruction_versions.create(number=last.number + 1 if last else 1, bodies=bodies, author=author)
+
+    @property
+    def instructions(self) -> "InstructionVersion | None":
+        return self.instruction_versions.order_by("-number").first()
+
+    def speaks(self, language: str) -> bool:
+        """Whether the current policy is said to speak `language`."""
+        return bool(self.policy_name) and language in self.policy_languages
+
+
+class InstructionVersion(models.Model):
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="instruction_versions")
+    number = models.PositiveIntegerField()
+    bodies = models.JSONField(help_text=_("Markdown by language code."))
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [models.UniqueConstraint(fields=["project", "number"], name="one_instruction_version_per_number")]
+
+    def __str__(self) -> str:
+        return f"{self.project} v{self.number}"
+
+    def body(self, language: str) -> str:
+        """The text in `language`, else in English, else in whatever there is."""
+        return self.bodies.get(language) or self.bodies.get("en") or next(iter(self.bodies.values()), "")

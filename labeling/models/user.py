@@ -1,0 +1,34 @@
+"""People. What someone may do is decided by roles (groups) and project membership; see `labeling/roles.py`."""
+
+from django.contrib.auth.models import AbstractUser
+from django.db import models
+from django.utils.functional import cached_property
+from django.utils.translation import gettext_lazy as _
+
+
+class Role(models.TextChoices):
+    LABELER = "labeler", _("labeler")
+    CURATOR = "curator", _("curator")
+    OPS = "ops", _("ops")
+    ADMIN = "admin", _("admin")
+
+
+class User(AbstractUser):
+    class Theme(models.TextChoices):
+        AUTO = "auto", _("as the system")
+        LIGHT = "light", _("light")
+        DARK = "dark", _("dark")
+
+    language = models.CharField(_("language of the pages"), max_length=8, blank=True)
+    theme = models.CharField(_("appearance"), max_length=8, choices=Theme, default=Theme.AUTO)
+
+    @cached_property
+    def roles(self) -> frozenset[str]:
+        """Names of the roles held. A superuser is an admin and may do everything."""
+        if not self.is_active:
+            return frozenset()
+        names = set(self.groups.values_list("name", flat=True))
+        return frozenset(names | set(Role.values)) if self.is_superuser else frozenset(names)
+
+    def has_role(self, *roles: str) -> bool:
+        return not self.roles.isdisjoint(roles)
