@@ -27,7 +27,7 @@ class TokenizerError(ValueError):
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Strings of the tokens with a role. `stop` names what ends a response besides EOS and the template's end of turn."""
+    """Strings of the tokens with a role; `stop` ends a response besides EOS and the template's end of turn."""
 
     eos: str
     pad: str
