@@ -1,0 +1,1 @@
+"""Pages of the labeling site, one file for each kind of work."""
