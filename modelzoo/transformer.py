@@ -5,6 +5,7 @@ of tokens, D width, V vocabulary, H heads, G key-value heads, E dimensions a hea
 """
 
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +58,21 @@ class KVCache:
     def expand(self, k: int, capacity: int | None = None) -> "KVCache":
         """Each row K times, neighbours first: prompts that went through the model once become K rows each."""
         return self.select(torch.arange(self.rows, device=self.mask.device).repeat_interleave(k), capacity)
+
+    def drop(self, rows: Iterable[int]) -> list[int]:
+        """Forget some rows; rows from the end move into the gaps. Returns the old index of each row that is left."""
+        order = list(range(self.rows))
+        for gap in sorted(rows, reverse=True):
+            last = order.pop()
+            if gap < len(order):
+                order[gap] = last
+        for new, old in enumerate(order):
+            if new != old:  # `old` lies behind every row that is kept, so nothing is read after it was overwritten
+                self.keys[:, new, :, : self.length] = self.keys[:, old, :, : self.length]
+                self.values[:, new, :, : self.length] = self.values[:, old, :, : self.length]
+        self.keys, self.values = self.keys[:, : len(order)], self.values[:, : len(order)]
+        self.mask, self.real = self.mask[order], self.real[order]
+        return order
 
     def admit(self, mask: Tensor) -> None:
         """Announce new columns (B, T) of real tokens or pads; each layer then stores its part of them with `append`."""
@@ -133,7 +149,8 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(
             queries, keys, values, attn_mask=visible, is_causal=causal, enable_gqa=True
         )
-        return self.o_proj(mixed.transpose(1, 2).reshape(x.shape))
+        output: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(x.shape))
+        return output
 
 
 class MLP(nn.Module):
@@ -146,7 +163,8 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        output: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return output
 
 
 class Layer(nn.Module):
@@ -163,7 +181,8 @@ class Layer(nn.Module):
         self, x: Tensor, angles: tuple[Tensor, Tensor], visible: Tensor | None, cache: KVCache | None, layer: int
     ) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), angles, visible, cache, layer)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x = x + self.mlp(self.post_attention_layernorm(x))
+        return x
 
 
 class Decoder(nn.Module):
@@ -200,7 +219,8 @@ class Decoder(nn.Module):
         angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
         for number, layer in enumerate(self.layers):
             x = layer(x, angles, visible, cache, number)
-        return self.norm(x)
+        states: Tensor = self.norm(x)
+        return states
 
 
 def _visible(mask: Tensor, queries: int) -> Tensor:
