@@ -44,10 +44,29 @@ class NoSpaceError(OSError):
 def write_directory_atomically(
     directory: Path | str, write: Callable[[Path], None], manifest: Mapping[str, Any] | None = None
 ) -> str:
-    """Let `write` fill a temporary directory, add manifest.json with every file's SHA-256, fsync, rename into place.
+    """Let `write` fill a directory, add manifest.json with every file's SHA-256, and make it appear whole.
 
-    Returns the manifest's own SHA-256. Raises CheckpointError if the directory is there already, NoSpaceError on a full
-    disk; whatever is raised, nothing remains under either name.
+    Returns the manifest's own SHA-256. Raises what `write_whole` raises.
+    """
+    text = ""
+
+    def write_with_manifest(temporary: Path) -> None:
+        nonlocal text
+        write(temporary)
+        files = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
+        content = {"format": 1, "kind": "state", **(manifest or {}), "files": files}
+        text = json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False) + "\n"
+        (temporary / "manifest.json").write_text(text, encoding="utf-8")
+
+    write_whole(directory, write_with_manifest)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_whole(directory: Path | str, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary directory beside `directory`, fsync it and rename it into place.
+
+    Raises CheckpointError if the directory is there already, NoSpaceError on a full disk. Whatever is raised, nothing
+    remains under either name.
     """
     directory = Path(directory)
     if directory.exists():
@@ -58,10 +77,6 @@ def write_directory_atomically(
             directory.parent.mkdir(parents=True, exist_ok=True)
             temporary.mkdir()
             write(temporary)
-            files = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
-            content = {"format": 1, "kind": "state", **(manifest or {}), "files": files}
-            text = json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False) + "\n"
-            (temporary / "manifest.json").write_text(text, encoding="utf-8")
             for path in (*temporary.iterdir(), temporary):
                 _fsync(path)
             temporary.rename(directory)
@@ -69,13 +84,12 @@ def write_directory_atomically(
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def verify(directory: Path | str) -> dict[str, Any]:
     """Check every file against the manifest and return the manifest; CheckpointError names the first bad file."""
     directory = Path(directory)
-    manifest = _read_json(directory, "manifest.json")
+    manifest = read_json(directory, "manifest.json")
     files = manifest.get("files")
     if manifest.get("format") != 1 or not isinstance(files, dict) or not files:
         raise CheckpointError(f"{directory / 'manifest.json'} is not a manifest of format 1")
@@ -114,7 +128,7 @@ def load_state(directory: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]
     """What `save_state` wrote, verified first."""
     directory = Path(directory)
     verify(directory)
-    return load_tensors(directory / "state.safetensors"), _read_json(directory, "state.json")
+    return load_tensors(directory / "state.safetensors"), read_json(directory, "state.json")
 
 
 # --- Models ------------------------------------------------------------------------------------------------------
@@ -188,7 +202,7 @@ def _load(
     manifest = verify(directory)
     if manifest.get("kind") not in kinds:
         raise CheckpointError(f"{directory} is of kind {manifest.get('kind')!r}; needed is {' or '.join(kinds)}")
-    raw = _read_json(directory, "config.json")
+    raw = read_json(directory, "config.json")
     try:
         config = config_from_json(raw)
         tokenizer = load_tokenizer(directory)
@@ -216,6 +230,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """A safetensors file; equal tensors give equal bytes."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     safetensors.torch.save_file(plain, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # the library makes it private; web and worker may run as different users
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -238,7 +253,8 @@ def _require_finite(tensors: Mapping[str, Tensor], where: str) -> None:
             raise CheckpointError(f"{where}: {name} holds values that are not finite (NaN or infinity)")
 
 
-def _read_json(directory: Path, name: str) -> dict[str, Any]:
+def read_json(directory: Path, name: str) -> dict[str, Any]:
+    """A JSON object from a checkpoint's file; CheckpointError names the file that is missing or anything else."""
     path = directory / name
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

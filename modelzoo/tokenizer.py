@@ -16,9 +16,7 @@ import sentencepiece
 import tokenizers
 
 from modelzoo.chat_template import TURN_TEMPLATE, Message, render
-from modelzoo.sentencepiece_json import sentencepiece_to_json
-
-META_SPACE = "\u2581"  # sentencepiece writes a space as this character
+from modelzoo.tokenizer_json import META_SPACE, sentencepiece_to_json
 
 
 class TokenizerError(ValueError):
@@ -33,6 +31,16 @@ class SpecialTokens:
     pad: str
     bos: str | None = None
     stop: tuple[str, ...] = ()
+
+
+def free_special_token(control_tokens: Mapping[str, int], used: Iterable[str | None], template: str) -> str:
+    """A control token that has no other job, to pad with where a model pads with its EOS or not at all."""
+    taken = set(used)
+    free = [name for name in control_tokens if name not in taken and name not in template]
+    named = [name for name in free if any(word in name.lower() for word in ("pad", "reserved", "unused", "unk"))]
+    if not free:
+        raise TokenizerError("it pads with its end-of-text token, and has no other special token to pad with")
+    return named[0] if named else free[-1]
 
 
 class Tokenizer(ABC):
@@ -131,17 +139,12 @@ class HuggingFaceTokenizer(Tokenizer):
     """A `tokenizer.json` run by the tokenizers library."""
 
     def __init__(self, definition: str, special: SpecialTokens, chat_template: str) -> None:
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(definition)
-        except Exception as error:  # the library raises plain Exception
-            raise TokenizerError(f"tokenizer.json cannot be read: {error}") from error
+        self._tokenizer = _parse(definition)
         self._definition = definition
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._tokenizer.encode_special_tokens = True  # strings of special tokens are text
-        added = self._tokenizer.get_added_tokens_decoder()
-        control = {token.content: i for i, token in added.items() if token.special}
-        super().__init__(control, special, chat_template)
+        super().__init__(_control_tokens(self._tokenizer), special, chat_template)
 
     @property
     def vocab_size(self) -> int:
@@ -156,6 +159,22 @@ class HuggingFaceTokenizer(Tokenizer):
     def _save_files(self, directory: Path) -> dict[str, Any]:
         (directory / "tokenizer.json").write_text(self._definition, encoding="utf-8")
         return {"tokenizer_class": "PreTrainedTokenizerFast"}
+
+
+def control_tokens_of(definition: str) -> dict[str, int]:
+    """The special tokens of a `tokenizer.json` and their ids. Raises TokenizerError."""
+    return _control_tokens(_parse(definition))
+
+
+def _parse(definition: str) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_str(definition)
+    except Exception as error:  # the library raises plain Exception
+        raise TokenizerError(f"tokenizer.json cannot be read: {error}") from error
+
+
+def _control_tokens(tokenizer: tokenizers.Tokenizer) -> dict[str, int]:
+    return {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -190,9 +209,7 @@ class SentencePieceTokenizer(Tokenizer):
     def _save_files(self, directory: Path) -> dict[str, Any]:
         """Both forms: sentencepiece's own, which we read, and the same merges as tokenizer.json for transformers."""
         (directory / "tokenizer.model").write_bytes(self._model)
-        definition = sentencepiece_to_json(self._processor)
-        text = json.dumps(definition, ensure_ascii=False, indent=1) + "\n"
-        (directory / "tokenizer.json").write_text(text, encoding="utf-8")
+        (directory / "tokenizer.json").write_text(sentencepiece_to_json(self._processor), encoding="utf-8")
         return {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": self._processor.id_to_piece(0)}
 
 

