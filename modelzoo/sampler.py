@@ -85,11 +85,13 @@ class Sampler:
         seeds: Sequence[int] | None = None,
         should_stop: Callable[[], bool] | None = None,
         on_progress: Progress | None = None,
+        on_result: Callable[[int, list[Sample] | PromptError], None] | None = None,
     ) -> list[list[Sample] | PromptError]:
         """K samples for each prompt; in place of them, a PromptError for a prompt that cannot be used.
 
         `seeds` has one number for each prompt; without it every prompt uses `sampling.seed`. `on_progress` is told how
-        many tokens are done and how many there can be at most. Raises SamplingStoppedError once `should_stop` is true.
+        many tokens are done and how many there can be at most, `on_result` each prompt's number and result as soon as
+        it is there. Raises SamplingStoppedError once `should_stop` is true.
         """
         counts = [k] * len(prompts) if isinstance(k, int) else list(k)
         seeds = [sampling.seed] * len(prompts) if seeds is None else seeds
@@ -103,7 +105,16 @@ class Sampler:
                 usable[number] = self.prompt_tokens(messages)
             except PromptError as error:
                 results[number] = error
-        responses = generate(
+                if on_result is not None:
+                    on_result(number, error)
+        numbers = list(usable)
+
+        def on_responses(index: int, rows: list[Response]) -> None:
+            results[numbers[index]] = samples = [self._with_text(row) for row in rows]
+            if on_result is not None:
+                on_result(numbers[index], samples)
+
+        generate(
             self.model,
             list(usable.values()),
             [counts[number] for number in usable],
@@ -113,9 +124,8 @@ class Sampler:
             [generator for number in usable for generator in row_generators(seeds[number], counts[number])],
             should_stop=should_stop,
             on_progress=on_progress,
+            on_responses=on_responses,
         )
-        for number, rows in zip(usable, responses, strict=True):
-            results[number] = [self._with_text(row) for row in rows]
         return results
 
     def prompt_tokens(self, messages: Sequence[Message]) -> list[int]:
@@ -163,8 +173,11 @@ def generate(
     *,
     should_stop: Callable[[], bool] | None = None,
     on_progress: Progress | None = None,
+    on_responses: Callable[[int, list[Response]], None] | None = None,
 ) -> list[list[Response]]:
     """K responses for each prompt of token ids; `generators` has one stream a row, prompt by prompt.
+
+    `on_responses` is told each prompt's index and responses when its last row ends, before the others are done.
 
     Raises PromptError on a prompt without tokens or without room, FloatingPointError when the model's logits are not
     finite, SamplingStoppedError when told to stop.
@@ -183,8 +196,13 @@ def generate(
         of_prompt.append([_Row(tokens, new_tokens, stream) for stream in streams])
         rows.extend(of_prompt[-1])
     total = sum(row.limit for row in rows)
+    unfinished = dict(enumerate(of_prompt))
 
     def after_step() -> None:
+        for index in [index for index, group in unfinished.items() if all(row.finish_reason for row in group)]:
+            group = unfinished.pop(index)
+            if on_responses is not None:
+                on_responses(index, _responses(group))
         if on_progress is not None:
             on_progress(sum(row.limit if row.finish_reason else len(row.token_ids) for row in rows), total)
         if should_stop is not None and should_stop():
@@ -192,7 +210,7 @@ def generate(
 
     for batch in _batches(model, of_prompt):
         _generate_batch(model, batch, sampling, frozenset(stop_ids), pad_id, after_step)
-    return [[Response(row.token_ids, row.logprobs, row.finish_reason) for row in group] for group in of_prompt]
+    return [_responses(group) for group in of_prompt]
 
 
 class _Row:
@@ -215,6 +233,10 @@ class _Row:
         elif len(self.token_ids) == self.limit:
             self.finish_reason = "length"
         return bool(self.finish_reason)
+
+
+def _responses(group: list[_Row]) -> list[Response]:
+    return [Response(row.token_ids, row.logprobs, row.finish_reason) for row in group]
 
 
 def _batches(model: Transformer, of_prompt: list[list[_Row]]) -> Iterator[list[_Row]]:
