@@ -1,0 +1,140 @@
+"""Commands around models that are not training: import, export, tokenizer, sample, verify."""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from modelzoo.checkpoint import CheckpointError, manifest_hash, verify
+from modelzoo.config import ConfigError, SamplingConfig, build
+from modelzoo.huggingface import export_huggingface
+from modelzoo.import_model import import_model
+from modelzoo.sampler import PromptError, Sampler
+from modelzoo.tokenizer import TokenizerError, train_sentencepiece
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand: its options, and what it does with them. `main` returns the exit code."""
+
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    main: Callable[[argparse.Namespace], int]
+
+
+def run_command(command: Command, arguments: argparse.Namespace) -> int:
+    """Run it; bad input becomes one line on standard error and exit code 2."""
+    try:
+        return command.main(arguments)
+    except (ConfigError, CheckpointError, TokenizerError, PromptError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _import_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="'starter' (SmolLM2-135M-Instruct), a .gguf file, or a Hugging Face directory")
+    parser.add_argument("directory", type=Path, help="the checkpoint to write")
+    parser.add_argument("--language", action="append", metavar="CODE", help="a language it speaks; may be repeated")
+    parser.add_argument("--kind", choices=("policy", "sft", "base"), default="policy")
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    identity = import_model(arguments.source, arguments.directory, languages=arguments.language, kind=arguments.kind)
+    print(f"{arguments.directory}: {identity}")
+    return 0
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("directory", type=Path, help="the Hugging Face directory to write")
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    export_huggingface(arguments.checkpoint, arguments.directory)
+    print(f"{arguments.directory}: open it with transformers' from_pretrained")
+    return 0
+
+
+def _tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", type=Path, help="where to write tokenizer.model and its companions")
+    parser.add_argument(
+        "--text", type=Path, action="append", required=True, help="UTF-8 text, CSV or JSONL; repeatable"
+    )
+    parser.add_argument("--column", action="append", help="CSV column or JSONL field to read; may be repeated")
+    parser.add_argument("--vocab-size", type=int, default=8000)
+
+
+def _tokenizer(arguments: argparse.Namespace) -> int:
+    texts = (text for path in arguments.text for text in _texts(path, arguments.column or []))
+    tokenizer = train_sentencepiece(texts, arguments.vocab_size, arguments.directory)
+    print(f"{arguments.directory}: {tokenizer.vocab_size} tokens")
+    return 0
+
+
+def _texts(path: Path, columns: list[str]) -> Iterator[str]:
+    """Texts of a file: its lines, or the named columns of a CSV or JSONL file. Raises TokenizerError."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if not columns:
+                yield from file
+                return
+            rows = (
+                csv.DictReader(file) if path.suffix == ".csv" else (json.loads(line) for line in file if line.strip())
+            )
+            for number, row in enumerate(rows, 1):
+                for column in columns:
+                    if not isinstance(row.get(column), str):
+                        raise TokenizerError(f"{path}: row {number} has no text in {column!r}")
+                    yield row[column]
+    except UnicodeDecodeError as error:
+        raise TokenizerError(f"{path} is not UTF-8: {error}") from error
+    except (csv.Error, json.JSONDecodeError, AttributeError) as error:
+        raise TokenizerError(f"{path} is neither CSV nor JSONL with one object a line: {error}") from error
+
+
+def _sample_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("prompt", help="what the user says")
+    parser.add_argument("--system", help="a system message before it")
+    parser.add_argument("-k", type=int, default=1, help="how many completions")
+    for field in fields(SamplingConfig):
+        option = "--" + field.name.replace("_", "-")
+        parser.add_argument(option, type=type(field.default), default=field.default, help=field.metadata["help"])
+
+
+def _sample(arguments: argparse.Namespace) -> int:
+    sampling = build(SamplingConfig, {field.name: getattr(arguments, field.name) for field in fields(SamplingConfig)})
+    if arguments.k < 1:
+        raise ConfigError({"k": f"must be at least 1, not {arguments.k}"})
+    messages = [{"role": "system", "content": arguments.system}] if arguments.system else []
+    messages.append({"role": "user", "content": arguments.prompt})
+    result = Sampler.load(arguments.checkpoint).sample([messages], arguments.k, sampling)[0]
+    if isinstance(result, PromptError):
+        raise result
+    for sample in result:
+        print(f"--- {sample.finish_reason}, {len(sample.token_ids)} tokens, log-probability {sample.logprob_sum:.2f}")
+        print(sample.text)
+    return 0
+
+
+def _verify_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    manifest = verify(arguments.checkpoint)
+    identity = manifest_hash(arguments.checkpoint)
+    print(f"{arguments.checkpoint}: {manifest['kind']}, {len(manifest['files'])} files, {identity}")
+    return 0
+
+
+COMMANDS = {
+    "import": Command("make a checkpoint of a model from elsewhere", _import_arguments, _import),
+    "export": Command("write a checkpoint as a Hugging Face directory", _export_arguments, _export),
+    "tokenizer": Command("train a sentencepiece tokenizer", _tokenizer_arguments, _tokenizer),
+    "sample": Command("complete a prompt", _sample_arguments, _sample),
+    "verify": Command("check a checkpoint against its manifest", _verify_arguments, _verify),
+}
