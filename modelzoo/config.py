@@ -185,6 +185,8 @@ class PPOConfig(TrainingConfig):
     ptx_coef: float = param(
         0.0, "Weight of the pretraining mix; 0 leaves it out. InstructGPT: 27.8.", minimum=0.0, maximum=1000.0
     )
+    ptx_ratio: int = param(1, "Pretraining windows per completion. InstructGPT: 8.", minimum=1, maximum=64)
+    ptx_length: int = param(256, "Tokens in a pretraining window.", minimum=8, maximum=131072)
     ema_decay: float = param(
         0.992,
         "The exported policy is this moving average of the weights; 0 exports the last. InstructGPT: 0.992.",
@@ -195,6 +197,33 @@ class PPOConfig(TrainingConfig):
     def __post_init__(self) -> None:
         if self.batch_size % self.minibatch_size:
             raise ConfigError({"minibatch_size": f"must divide the batch of {self.batch_size}"})
+        if self.max_new_tokens >= self.max_length:
+            raise ConfigError(
+                {"max_new_tokens": f"must leave room for a prompt within max_length of {self.max_length}"}
+            )
+
+
+@dataclass(frozen=True)
+class PretrainConfig(TrainingConfig):
+    """A language model from scratch on plain text or dialogues; its vocabulary is that of the tokenizer it is given."""
+
+    learning_rate: float = param(1e-3, "Adam's peak step size.", minimum=0.0, maximum=1.0)
+    weight_decay: float = param(0.1, "Decoupled weight decay on matrices.", minimum=0.0, maximum=1.0)
+    max_length: int = param(
+        256, "Tokens in a training window, and the longest context of the model.", minimum=8, maximum=131072
+    )
+    micro_batch_size: int = param(
+        16, "How many windows go through the model at once; less memory, same result.", minimum=1, maximum=4096
+    )
+    batch_size: int = param(16, "Windows per optimizer step.", minimum=1, maximum=4096)
+    epochs: int = param(1, "Passes over the corpus.", minimum=1, maximum=1000)
+    warmup_ratio: float = param(0.02, "Share of steps in which the learning rate rises.", minimum=0.0, maximum=0.9)
+    final_lr_ratio: float = param(0.1, "The cosine schedule ends at this share of the peak.", minimum=0.0, maximum=1.0)
+    hidden_size: int = param(256, "Width of the model.", minimum=2, maximum=16384)
+    intermediate_size: int = param(688, "Width of the feed-forward layers.", minimum=1, maximum=65536)
+    num_hidden_layers: int = param(6, "Layers.", minimum=1, maximum=256)
+    num_attention_heads: int = param(8, "Query heads; divides the width.", minimum=1, maximum=256)
+    num_key_value_heads: int = param(4, "Key and value heads; divides the query heads.", minimum=1, maximum=256)
 
 
 STAGES: dict[str, type[TrainingConfig]] = {"sft": SFTConfig, "reward": RewardConfig, "ppo": PPOConfig}

@@ -1,0 +1,294 @@
+"""From a snapshot's JSONL to batches of tokens: what people said, as the trainers see it.
+
+Rows that cannot be trained on are left out and counted by reason; nothing is cut short silently.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from modelzoo.tokenizer import Tokenizer
+
+Row = dict[str, Any]
+Item = TypeVar("Item")
+
+
+class SnapshotError(ValueError):
+    """A snapshot or corpus that cannot be read or trained on; the message says what to do."""
+
+
+# Snapshot ---------------------------------------------------------------------------------------------------------
+
+COLUMNS = {
+    "rankings.jsonl": {
+        "split": str,
+        "language": str,
+        "messages": list,
+        "completions": list,
+        "finish_reasons": list,
+        "tiers": list,
+    },
+    "demonstrations.jsonl": {"split": str, "language": str, "messages": list, "completion": str},
+    "prompts.jsonl": {"split": str, "language": str, "messages": list},
+}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An immutable directory of labels. `digest` is the SHA-256 of its manifest: its identity."""
+
+    directory: Path
+    digest: str
+    files: dict[str, Row]
+
+    @classmethod
+    def open(cls, directory: Path) -> "Snapshot":
+        try:
+            manifest = (directory / "manifest.json").read_bytes()
+            content = json.loads(manifest)
+            files = dict(content["files"])
+        except FileNotFoundError:
+            raise SnapshotError(
+                f"There is no snapshot in {directory} (no manifest.json); freeze one and use its folder."
+            ) from None
+        except (ValueError, KeyError, TypeError):
+            raise SnapshotError(
+                f"The manifest of snapshot {directory} is damaged; freeze the snapshot again."
+            ) from None
+        if content.get("kind") != "snapshot" or content.get("format") != 1:
+            raise SnapshotError(f"{directory} is not a snapshot of format 1; give the folder of a frozen snapshot.")
+        return cls(directory, hashlib.sha256(manifest).hexdigest(), files)
+
+    def rows(self, name: str, *, split: str, languages: Sequence[str] | None) -> list[Row]:
+        """The rows of one file in one split and in the given languages (None: all), after checking the file's hash."""
+        if name not in self.files:
+            return []
+        try:
+            content = (self.directory / name).read_bytes()
+        except FileNotFoundError:
+            raise SnapshotError(
+                f"{name} is missing from snapshot {self.directory}; freeze the snapshot again."
+            ) from None
+        if hashlib.sha256(content).hexdigest() != self.files[name].get("sha256"):
+            raise SnapshotError(
+                f"{name} in snapshot {self.directory} was changed after it was frozen; freeze it again."
+            )
+        rows = [_parsed(line, number, name) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
+        return [row for row in rows if row["split"] == split and (languages is None or row["language"] in languages)]
+
+
+def _parsed(line: bytes, number: int, name: str) -> Row:
+    try:
+        row: Row = json.loads(line)
+        wrong = [key for key, kind in COLUMNS[name].items() if not isinstance(row[key], kind)]
+        if name == "rankings.jsonl" and not len(row["completions"]) == len(row["finish_reasons"]) == len(row["tiers"]):
+            wrong.append("tiers")
+    except (ValueError, TypeError) as error:
+        raise SnapshotError(
+            f"Line {number} of {name} is not a JSON object ({error}); freeze the snapshot again."
+        ) from None
+    except KeyError as error:
+        raise SnapshotError(f"Line {number} of {name} has no {error}; freeze the snapshot again.") from None
+    if wrong:
+        raise SnapshotError(f"Line {number} of {name} has an unusable {wrong[0]!r}; freeze the snapshot again.")
+    return row
+
+
+# Tokens -----------------------------------------------------------------------------------------------------------
+
+
+class Example(NamedTuple):
+    """A prompt, rendered with the chat template up to where the assistant speaks, and what it says."""
+
+    prompt: list[int]
+    response: list[int]
+
+    @property
+    def tokens(self) -> list[int]:
+        return self.prompt + self.response
+
+
+class Ranking(NamedTuple):
+    """The completions of one prompt with the tier of each; 1 is best."""
+
+    examples: list[Example]
+    tiers: list[int]
+
+
+class LeftOut(Counter[str]):
+    """How many rows were not used, by reason."""
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {reason}" for reason, count in sorted(self.items())) or "none"
+
+
+def encode_example(tokenizer: Tokenizer, messages: list[Row], text: str, *, finished: bool) -> Example:
+    """The end-of-turn token stands behind a finished response only: a cut one must not look finished."""
+    return Example(
+        tokenizer.encode_chat(messages, add_generation_prompt=True), tokenizer.encode_response(text, finished)
+    )
+
+
+def encode_demonstrations(rows: Iterable[Row], tokenizer: Tokenizer, max_length: int) -> tuple[list[Example], LeftOut]:
+    examples, left_out = [], LeftOut()
+    for row in rows:
+        if not row["completion"].strip():
+            left_out["empty"] += 1
+            continue
+        example = encode_example(tokenizer, row["messages"], row["completion"], finished=True)
+        if len(example.tokens) > max_length:
+            left_out["too long"] += 1
+        else:
+            examples.append(example)
+    return examples, left_out
+
+
+def encode_rankings(
+    rows: Iterable[Row], tokenizer: Tokenizer, max_length: int, *, ties: str
+) -> tuple[list[Ranking], LeftOut]:
+    """Rankings with a pair to learn from. A completion that is too long leaves its ranking; the others stay."""
+    rankings, left_out = [], LeftOut()
+    for row in rows:
+        examples, tiers = [], []
+        for text, reason, tier in zip(row["completions"], row["finish_reasons"], row["tiers"], strict=True):
+            example = encode_example(tokenizer, row["messages"], text, finished=reason != "length")
+            if not example.response or len(example.tokens) > max_length:
+                left_out["completions too long" if example.response else "completions empty"] += 1
+            else:
+                examples.append(example)
+                tiers.append(int(tier))
+        if len(examples) < 2:
+            left_out["with fewer than two usable completions"] += 1
+        elif ties == "drop" and len(set(tiers)) == 1:
+            left_out["all tied"] += 1
+        else:
+            rankings.append(Ranking(examples, tiers))
+    return rankings, left_out
+
+
+def encode_prompts(
+    rows: Iterable[Row], tokenizer: Tokenizer, max_prompt_length: int
+) -> tuple[list[list[int]], LeftOut]:
+    prompts, left_out = [], LeftOut()
+    for row in rows:
+        prompt = tokenizer.encode_chat(row["messages"], add_generation_prompt=True)
+        if len(prompt) > max_prompt_length:
+            left_out["too long"] += 1
+        else:
+            prompts.append(prompt)
+    return prompts, left_out
+
+
+# Corpus -----------------------------------------------------------------------------------------------------------
+
+
+def read_corpus(path: Path, tokenizer: Tokenizer) -> tuple[list[int], str]:
+    """One stream of tokens, an end token behind each document, and the file's SHA-256.
+
+    A line of JSON holds either `text` or a dialogue in `messages`, which is rendered with the chat template.
+    """
+    stream: list[int] = []
+    try:
+        content = path.read_bytes()
+        lines = content.decode("utf-8").split("\n")  # splitlines() would also cut at separators inside the JSON
+    except (OSError, UnicodeDecodeError) as error:
+        raise SnapshotError(f"The corpus {path} cannot be read as UTF-8 JSONL ({error}).") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            if "messages" in row:
+                *context, last = row["messages"]
+                example = encode_example(tokenizer, context, last["content"], finished=True)
+                stream += example.tokens
+            else:
+                stream += [*tokenizer.encode(row["text"]), tokenizer.eos_id]
+        except (ValueError, KeyError, TypeError):
+            raise SnapshotError(
+                f'Line {number} of the corpus {path} must be JSON with "text" or "messages"; mend or remove it.'
+            ) from None
+    return stream, hashlib.sha256(content).hexdigest()
+
+
+def windows(stream: Sequence[int], length: int) -> list[Example]:
+    """The stream cut into whole windows of `length` tokens; a shorter rest is dropped unless there is nothing else.
+
+    The first token of a window is its prompt: every other one is predicted.
+    """
+    cuts = [stream[start : start + length] for start in range(0, len(stream), length)]
+    whole = [cut for cut in cuts if len(cut) == length] or [cut for cut in cuts if len(cut) > 1]
+    return [Example(list(cut[:1]), list(cut[1:])) for cut in whole]
+
+
+# Batches ----------------------------------------------------------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    """Sequences padded on the right."""
+
+    tokens: Tensor  # (B, T) long
+    mask: Tensor  # (B, T) bool: real tokens
+    response: Tensor  # (B, T) bool: tokens the assistant said, its end-of-turn token included
+
+    def trimmed(self) -> "Batch":
+        """Without columns that are padding in every row."""
+        length = int(self.mask.sum(dim=1).max())
+        return Batch(*(tensor[:, :length] for tensor in self))
+
+
+def collate(examples: Sequence[Example], pad_id: int, device: torch.device | str = "cpu") -> Batch:
+    length = max(len(example.tokens) for example in examples)
+    tokens = torch.full((len(examples), length), pad_id)
+    mask = torch.zeros(len(examples), length, dtype=torch.bool)
+    response = torch.zeros_like(mask)
+    for row, example in enumerate(examples):
+        end = len(example.tokens)
+        tokens[row, :end] = torch.tensor(example.tokens)
+        mask[row, :end] = True
+        response[row, len(example.prompt) : end] = True
+    return Batch(tokens.to(device), mask.to(device), response.to(device))
+
+
+def micro_batches(items: Sequence[Item], size: int, length: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """The items in groups of `size`, alike in length so that little is padded. Nothing but speed depends on it."""
+    ordered = sorted(items, key=length)
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
+
+
+# Order ------------------------------------------------------------------------------------------------------------
+
+
+def seeded(*parts: int | str) -> torch.Generator:
+    """A generator whose state is a function of `parts`, so that no random state outlives a step or needs saving."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """Every index once, shuffled for this epoch."""
+    order: list[int] = torch.randperm(count, generator=seeded(seed, "order", epoch)).tolist()
+    return order
+
+
+def step_indices(count: int, batch_size: int, seed: int, step: int) -> list[int]:
+    """What step `step` (from 0) of an epochal run reads; the last step of an epoch may be smaller."""
+    steps_per_epoch = -(-count // batch_size)
+    epoch, place = divmod(step, steps_per_epoch)
+    return epoch_order(count, seed, epoch)[place * batch_size : (place + 1) * batch_size]
+
+
+def endless_indices(count: int, start: int, length: int, seed: int) -> list[int]:
+    """`length` indices from place `start` of an endless row of shuffled epochs: every batch is full."""
+    orders = {
+        epoch: epoch_order(count, seed, epoch) for epoch in range(start // count, (start + length - 1) // count + 1)
+    }
+    return [orders[place // count][place % count] for place in range(start, start + length)]

@@ -1,0 +1,83 @@
+"""Log-probabilities and values of responses, the same function wherever they are compared.
+
+Old, reference and new log-probabilities of PPO come from here with the same padded rows, so equal weights give equal
+bits: KL is exactly 0 and the ratio exactly 1 before the first update. The head runs over response tokens alone, in
+chunks: a (B, T, V) tensor never exists.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from modelzoo.data import Batch, Example, collate, micro_batches
+from modelzoo.transformer import RewardModel, Transformer
+
+CHUNK = 1024  # tokens whose logits are held at once: 200 MB at a vocabulary of 49,152
+
+
+def response_logprobs(policy: Transformer, batch: Batch, *, temperature: float = 1.0) -> Tensor:
+    """log pi(token | what precedes it) at response tokens, (B, T), 0 elsewhere; logits are divided by `temperature`."""
+    hidden, targets = _before_responses(policy, batch)
+    chunks = []
+    for states, tokens in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+        if len(hidden) > CHUNK and torch.is_grad_enabled():  # forget the logits and compute them again going back
+            chunks.append(checkpoint(_logprobs, policy, states, tokens, temperature, use_reentrant=False))
+        else:
+            chunks.append(_logprobs(policy, states, tokens, temperature))
+    return _spread(torch.cat(chunks), batch)
+
+
+@torch.no_grad()
+def response_entropy(policy: Transformer, batch: Batch, *, temperature: float = 1.0) -> Tensor:
+    """Entropy in nats of the distribution each response token was drawn from, (B, T), 0 elsewhere."""
+    hidden, _ = _before_responses(policy, batch)
+    chunks = []
+    for states in hidden.split(CHUNK):
+        logprobs = (policy.logits(states).float() / temperature).log_softmax(-1)
+        chunks.append(-(logprobs.exp() * logprobs).sum(-1))
+    return _spread(torch.cat(chunks), batch)
+
+
+@torch.no_grad()
+def mean_loss(
+    policy: Transformer,
+    examples: Sequence[Example],
+    pad_id: int,
+    *,
+    size: int,
+    device: torch.device,
+    pause: Callable[[], None],
+) -> float:
+    """Mean negative log-probability of a response token over all examples, `size` rows at once; `pause` may raise."""
+    total = 0.0
+    for part in micro_batches(examples, size, lambda example: len(example.tokens)):
+        pause()
+        total -= response_logprobs(policy, collate(part, pad_id, device)).sum().item()
+    return total / sum(len(example.response) for example in examples)
+
+
+def response_values(value_model: RewardModel, batch: Batch) -> Tensor:
+    """What was expected before each response token was said, (B, T), 0 elsewhere."""
+    values = value_model.values(batch.tokens, batch.mask)
+    return F.pad(values[:, :-1], (1, 0)) * batch.response
+
+
+def _before_responses(policy: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The states (N, D) that predict the N response tokens of a batch, and those tokens (N,).
+
+    Padding stands on the right, where no real token looks, so no mask is needed.
+    """
+    predicting = batch.response[:, 1:]
+    return policy.hidden(batch.tokens)[:, :-1][predicting], batch.tokens[:, 1:][predicting]
+
+
+def _logprobs(policy: Transformer, hidden: Tensor, tokens: Tensor, temperature: float) -> Tensor:
+    logits = policy.logits(hidden).float() / temperature
+    return -F.cross_entropy(logits, tokens, reduction="none")
+
+
+def _spread(values: Tensor, batch: Batch) -> Tensor:
+    return torch.zeros_like(batch.tokens, dtype=values.dtype).masked_scatter(batch.response, values)

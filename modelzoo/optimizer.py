@@ -1,0 +1,74 @@
+"""Adam, its learning rates, gradient clipping that refuses NaN, and the moving average of weights."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from modelzoo.config import TrainingConfig
+
+BETAS = (0.9, 0.95)  # InstructGPT, appendix C
+
+
+class NonFinite(ArithmeticError):
+    """A loss, gradient or weight is NaN or infinite."""
+
+
+def adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """Decoupled weight decay (1711.05101) on matrices, none on gains."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = [
+        {"params": [weight for weight in weights if weight.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [weight for weight in weights if weight.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, eps=config.adam_eps, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def cosine_rate(step: int, total: int, *, peak: float, warmup_ratio: float, final_ratio: float) -> float:
+    """Rate of step `step` (from 0) of `total`: up in a line, then half a cosine down to `final_ratio` of the peak."""
+    warmup = round(total * warmup_ratio)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / max(1, total - 1 - warmup)
+    return peak * (final_ratio + (1 - final_ratio) * (1 + math.cos(math.pi * done)) / 2)
+
+
+def warmup_rate(step: int, *, peak: float, warmup_steps: int) -> float:
+    """Constant after a rise from a tenth of the peak (InstructGPT, appendix C.4)."""
+    if step >= warmup_steps:
+        return peak
+    return peak * (0.1 + 0.9 * step / warmup_steps)
+
+
+def clip_gradients(model: nn.Module, max_norm: float, what: str) -> float:
+    """Scale the gradients to at most `max_norm` and return the norm they had. Raises NonFinite."""
+    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm))
+    if not math.isfinite(norm):
+        raise NonFinite(f"the gradients of the {what} are not numbers any more")
+    return norm
+
+
+def require_finite(models: Iterable[nn.Module]) -> None:
+    """Raises NonFinite where a weight is NaN or infinite, so that such weights are never saved."""
+    for model in models:
+        for name, weight in model.named_parameters():
+            if not bool(torch.isfinite(weight).all()):
+                raise NonFinite(f"the weights {name} are not numbers any more")
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, *, decay: float, updates: int) -> None:
+    """Move `average` towards `model` after the `updates`-th optimizer step (from 1).
+
+    The decay starts low, min(decay, (1 + n) / (10 + n)), and grows to its full value: with a fixed 0.992 the average
+    of a run of a few dozen steps would still be mostly the policy the run began with.
+    """
+    decay = min(decay, (1 + updates) / (10 + updates))
+    averages: list[Tensor] = list(average.parameters())
+    torch._foreach_lerp_(averages, list(model.parameters()), 1 - decay)

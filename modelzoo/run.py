@@ -1,0 +1,294 @@
+"""The life of one training run: its folder, its metrics, its step checkpoints, its end.
+
+A trainer is a function of a `Run`. It raises what went wrong; `execute` turns that into result.json and an exit code.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+
+from modelzoo.checkpoint import CheckpointError, save_checkpoint
+from modelzoo.config import TrainingConfig
+from modelzoo.data import LeftOut
+from modelzoo.failures import Stopped, explained, require_memory, require_space
+from modelzoo.optimizer import require_finite
+from modelzoo.sampler import SamplingStoppedError
+from modelzoo.spec import BadInput, Config, Spec, load_spec
+from modelzoo.state import KEPT, StateMismatch, TrainingState, restore_step, save_step, step_checkpoints
+from modelzoo.tokenizer import Tokenizer
+from modelzoo.transformer import RewardModel, Transformer
+
+EXIT_CODES = {"succeeded": 0, "bad_input": 2, "stopped": 3}  # anything else: 1
+RESERVE = 256 * 1024  # bytes kept back for the last words of a run that filled the disk
+
+
+class Run(Generic[Config]):
+    """What a trainer talks to: `log`, `warn`, `begin`, then `end_step` after each step and `check_stop` in between."""
+
+    def __init__(self, spec: Spec[Config], out: Path) -> None:
+        self.spec, self.config, self.out = spec, spec.config, out
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.warnings: list[str] = []
+        self.total = 0
+        self.state: TrainingState | None = None
+        self._inputs: dict[str, Any] = {}
+        self._saved_step = 0
+        self._started = time.monotonic()
+        self._stop = threading.Event()
+
+    def log(self, message: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+    def warn(self, message: str) -> None:
+        """A warning ends up in result.json, before the eyes of whoever started the run."""
+        self.warnings.append(message)
+        self.log(f"warning: {message}")
+
+    def report(self, what: str, used: int, left_out: LeftOut) -> None:
+        """Say how many rows are used and, as a warning, how many are not and why."""
+        self.log(f"{used} {what}")
+        if left_out:
+            self.warn(f"Left out of the {what}: {left_out}.")
+
+    def longest(self, positions: int) -> int:
+        """The longest sequence in tokens that the parameters and the model's `positions` allow."""
+        return min(self.config.max_length, positions)
+
+    @property
+    def model_directory(self) -> Path:
+        return self.out / "model"
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of work so far, earlier attempts included."""
+        return time.monotonic() - self._started
+
+    def begin(self, state: TrainingState, total: int, inputs: dict[str, str | None]) -> None:
+        """Continue from the furthest step checkpoint that verifies, or start at step 0.
+
+        `inputs` names what the run reads by hash. A checkpoint made from other inputs or parameters raises BadInput.
+        """
+        parameters = {name: value for name, value in asdict(self.config).items() if name != "checkpoint_every"}
+        languages = self.spec.languages
+        self._inputs = {**inputs, "stage": self.spec.stage, "languages": languages and list(languages), **parameters}
+        self.state, self.total = state, total
+        self._require_room(state)
+        attempts = [self.out, *self.spec.resume_from]
+        for checkpoint in step_checkpoints(attempt / "checkpoints" for attempt in attempts):
+            try:
+                restore_step(checkpoint, state, self._inputs)
+            except CheckpointError as error:
+                self.warn(f"The step checkpoint {checkpoint} is damaged and was passed over ({error}).")
+                continue
+            except StateMismatch as error:
+                raise BadInput(
+                    f"The earlier attempt in {checkpoint.parent.parent} differs in {error}; "
+                    "resume with the same inputs and parameters, or start a new run."
+                ) from None
+            self._saved_step, self._started = state.step, self._started - state.seconds
+            self.log(f"continuing after step {state.step} of {total}, from {checkpoint}")
+            return
+        self.log(f"starting: {total} steps")
+
+    def end_step(self, metrics: dict[str, float]) -> None:
+        """Count the step, write its metrics, and a checkpoint when one is due. Raises Stopped when asked to stop."""
+        state = self._running()
+        state.step += 1
+        state.metrics = metrics
+        self.log_metrics(metrics)
+        if state.step % self.config.checkpoint_every == 0 and state.step < self.total:
+            self.save_checkpoint()
+        self.check_stop()
+
+    def log_metrics(self, metrics: dict[str, float]) -> None:
+        """One line in metrics.jsonl and one on stderr, for the step that ended last."""
+        state = self._running()
+        line = {"step": state.step, "total": self.total, "seconds": round(self.seconds, 2), **metrics}
+        with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        values = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        self.log(f"step {state.step}/{self.total}  {values}")
+
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
+    def check_stop(self) -> None:
+        """Raises Stopped when asked to stop; call it only where `state` is that of a whole number of steps."""
+        if self.stopping():
+            raise Stopped
+
+    def save_checkpoint(self) -> None:
+        state = self._running()
+        require_finite(state.models.values())
+        state.seconds = self.seconds
+        save_step(self.out / "checkpoints", state, self._inputs)
+        self._saved_step = state.step
+
+    def stopped(self) -> None:
+        """Save what a stop would lose, which is nothing before the first step."""
+        if self.state is not None and self.state.step > self._saved_step:
+            self.save_checkpoint()
+
+    def export(
+        self,
+        model: Transformer | RewardModel,
+        tokenizer: Tokenizer,
+        *,
+        kind: str,
+        parents: list[str],
+        languages: list[str],
+        metrics: dict[str, float],
+        snapshot: str | None = None,
+    ) -> None:
+        """Write the finished checkpoint."""
+        require_finite([model])
+        save_checkpoint(
+            self.model_directory,
+            model,
+            tokenizer,
+            kind=kind,
+            parents=parents,
+            snapshot=snapshot,
+            languages=languages,
+            params=asdict(self.config),
+            metrics=metrics,
+            seed=self.config.seed,
+        )
+        self.log(f"the model is in {self.model_directory}")
+
+    @contextlib.contextmanager
+    def listening(self, supervised: bool) -> Iterator[None]:
+        """Take SIGTERM, SIGINT and (supervised) the end of standard input as the wish to stop."""
+
+        def ask(number: int, frame: object) -> None:
+            self._stop.set()
+            signal.signal(number, signal.SIG_DFL)  # the second one ends the process at once
+
+        def wait_for_end() -> None:
+            while os.read(0, 65536):  # not sys.stdin: its lock would be held when the interpreter shuts down
+                pass
+            self._stop.set()
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        if supervised:
+            threading.Thread(target=wait_for_end, daemon=True).start()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _require_room(self, state: TrainingState) -> None:
+        """Three step checkpoints stand side by side while one is written, or fewer in a short run, and the model."""
+        weights = sum(weight.nbytes for model in state.models.values() for weight in model.parameters())
+        trained = sum(
+            weight.nbytes
+            for adam in state.optimizers.values()
+            for group in adam.param_groups
+            for weight in group["params"]
+        )
+        checkpoints = min(KEPT + 1, 1 + self.total // self.config.checkpoint_every)
+        require_space(self.out, checkpoints * (weights + 2 * trained) + weights)
+        if self.device.type == "cpu":
+            require_memory(3 * trained)
+
+    def _running(self) -> TrainingState:
+        if self.state is None:
+            raise RuntimeError("begin() comes before the first step")
+        return self.state
+
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def owned(model: Model, device: torch.device) -> Model:
+    """The model with weights in memory of their own on `device`: no views of a file, aligned alike for equal bits."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(device, copy=True)
+    return model
+
+
+Trainer = Callable[[Run[Any]], dict[str, float]]
+"""Trains, writes `run.model_directory` and returns the metrics of the finished model."""
+
+
+def execute(
+    stage: str,
+    train: Trainer,
+    config_class: type[TrainingConfig],
+    spec_path: Path,
+    out: Path,
+    *,
+    supervised: bool = False,
+) -> int:
+    """Run a trainer to its end, whatever that is; returns the exit code after writing result.json."""
+    run: Run[Any] | None = None
+    result: dict[str, Any] = {"status": "failed", "model": None, "metrics": {}, "error": None}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "result.json").unlink(missing_ok=True)
+        (out / ".reserve").write_bytes(b"\0" * RESERVE)
+        run = Run(load_spec(spec_path, stage, config_class), out)
+        if run.model_directory.exists():
+            raise BadInput(f"{out} already holds a finished model; give a new folder.")
+        with run.listening(supervised):
+            result["metrics"] = train(run)
+        result.update(status="succeeded", model="model")
+        result["metrics"].update(seconds=round(run.seconds, 1), peak_memory_mb=peak_memory_mb())
+    except BaseException as error:
+        result.update(_ended(run, out, error))
+    state = run.state if run else None
+    result.update(step=state.step if state else 0, total=run.total if run else 0, warnings=run.warnings if run else [])
+    _write_result(out, result)
+    kind = result["error"]["kind"] if result["error"] else result["status"]
+    return EXIT_CODES.get(kind, 1)
+
+
+def _ended(run: Run[Any] | None, out: Path, error: BaseException) -> dict[str, Any]:
+    """What result.json says about an exception that ended the run."""
+    if isinstance(error, Stopped | SamplingStoppedError) and run is not None:
+        try:
+            run.stopped()
+            run.log("stopped on request")
+            return {"status": "stopped"}
+        except Exception as failed:  # no space for the checkpoint, say
+            error = failed
+    step = run.state.step if run and run.state else 0
+    kind, message = explained(error, out, run.config if run else None, step)
+    if kind == "crash":
+        traceback.print_exception(error)
+    print(f"{kind}: {message}", file=sys.stderr, flush=True)
+    return {"error": {"kind": kind, "message": message}}
+
+
+def _write_result(out: Path, result: dict[str, Any]) -> None:
+    (out / ".reserve").unlink(missing_ok=True)
+    temporary = out / "result.json.part"
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(result, file, ensure_ascii=False, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(out / "result.json")
+    except OSError as error:
+        print(f"result.json cannot be written in {out}: {error}", file=sys.stderr, flush=True)
+
+
+def peak_memory_mb() -> float:
+    """The most memory this process has held so far, in MB (10^6 bytes), of the accelerator where there is one."""
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1)

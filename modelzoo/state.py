@@ -1,0 +1,100 @@
+"""Step checkpoints: everything a run needs to continue bit for bit after it was killed.
+
+Random numbers and data order are functions of (seed, step), see `data.seeded`, so the step is their whole state.
+"""
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modelzoo.checkpoint import CheckpointError, load_state, save_state
+
+KEPT = 2  # the one before the newest is there for the day the newest is damaged
+
+
+class StateMismatch(ValueError):
+    """A step checkpoint was written by a run with other inputs; the text names them."""
+
+
+@dataclass
+class TrainingState:
+    """What changes while a run goes on. `numbers` holds what is neither weight nor optimizer, such as the KL weight."""
+
+    models: Mapping[str, nn.Module]
+    optimizers: Mapping[str, torch.optim.Optimizer]
+    numbers: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last step
+    step: int = 0
+    seconds: float = 0.0
+
+
+def save_step(folder: Path, state: TrainingState, inputs: dict[str, Any]) -> None:
+    """Write `folder`/step-00000050 and remove all but the newest two. `inputs` is what a continuing run must share."""
+    counters = {
+        "step": state.step,
+        "seconds": state.seconds,
+        "numbers": state.numbers,
+        "metrics": state.metrics,
+        "inputs": inputs,
+    }
+    save_state(folder / f"step-{state.step:08d}", _weights(state) | _moments(state), counters)
+    for old in step_checkpoints([folder])[KEPT:]:
+        shutil.rmtree(old)
+
+
+def step_checkpoints(folders: Iterable[Path]) -> list[Path]:
+    """The step checkpoints in the given folders, the furthest step first."""
+    found = (path for folder in folders for path in folder.glob("step-????????"))
+    return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def restore_step(directory: Path, state: TrainingState, inputs: dict[str, Any]) -> None:
+    """Fill `state` from a step checkpoint.
+
+    Raises CheckpointError where it is damaged, StateMismatch where it has other inputs; `state` is then untouched.
+    """
+    tensors, counters = load_state(directory)
+    differing = sorted(name for name in inputs if counters["inputs"].get(name) != inputs[name])
+    if differing:
+        raise StateMismatch(", ".join(differing))
+    weights = _weights(state)
+    if not weights.keys() <= tensors.keys():
+        raise CheckpointError(f"{directory} holds the weights of another kind of model")
+    for name, weight in weights.items():
+        weight.copy_(tensors[name])
+    for name, optimizer in state.optimizers.items():
+        _load_moments(optimizer, name, tensors)
+    state.step, state.seconds = counters["step"], counters["seconds"]
+    state.numbers, state.metrics = dict(counters["numbers"]), dict(counters["metrics"])
+
+
+def _weights(state: TrainingState) -> dict[str, Tensor]:
+    return {
+        f"model/{name}/{key}": weight.data
+        for name, model in state.models.items()
+        for key, weight in model.named_parameters()
+    }
+
+
+def _moments(state: TrainingState) -> dict[str, Tensor]:
+    return {
+        f"optimizer/{name}/{index}/{key}": tensor
+        for name, optimizer in state.optimizers.items()
+        for index, values in optimizer.state_dict()["state"].items()
+        for key, tensor in values.items()
+    }
+
+
+def _load_moments(optimizer: torch.optim.Optimizer, name: str, tensors: dict[str, Tensor]) -> None:
+    values: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        kind, owner, rest = key.split("/", 2)
+        if (kind, owner) == ("optimizer", name):
+            index, moment = rest.split("/")
+            values.setdefault(int(index), {})[moment] = tensor.clone()  # not a view of the file
+    optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,157 @@
+"""Reward model on rankings (InstructGPT, step 2): all pairs of a prompt are one batch element."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from modelzoo.checkpoint import load_policy, manifest_hash
+from modelzoo.config import RewardConfig
+from modelzoo.data import (
+    Example,
+    Ranking,
+    Snapshot,
+    collate,
+    encode_demonstrations,
+    encode_rankings,
+    micro_batches,
+    seeded,
+    step_indices,
+)
+from modelzoo.losses import pair_accuracy, ranking_loss
+from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate
+from modelzoo.run import Run, owned
+from modelzoo.spec import BadInput
+from modelzoo.state import TrainingState
+from modelzoo.tokenizer import Tokenizer
+from modelzoo.transformer import RewardModel
+
+
+def train_reward(run: Run[RewardConfig]) -> dict[str, float]:
+    spec, config = run.spec, run.config
+    snapshot = Snapshot.open(spec.path("snapshot"))
+    policy, tokenizer, manifest = load_policy(spec.path("policy"))
+    reward_model = owned(RewardModel.from_policy(policy, seeded(config.seed, "score head")), run.device)
+    del policy
+    positions = reward_model.config.max_position_embeddings
+    rankings, heldout, languages = _rankings(run, snapshot, tokenizer, positions)
+
+    optimizer = adamw(reward_model, config)
+    state = TrainingState(models={"reward": reward_model}, optimizers={"reward": optimizer})
+    steps_per_epoch = -(-len(rankings) // config.batch_size)
+    total = config.epochs * steps_per_epoch
+    parent = manifest_hash(spec.path("policy"))
+    run.begin(state, total, {"snapshot": snapshot.digest, "policy": parent})
+
+    for step in range(state.step, total):
+        batch = [rankings[i] for i in step_indices(len(rankings), config.batch_size, config.seed, step)]
+        rate = cosine_rate(
+            step, total, peak=config.learning_rate, warmup_ratio=config.warmup_ratio, final_ratio=config.final_lr_ratio
+        )
+        set_learning_rate(optimizer, rate)
+        loss, right, pairs = 0.0, 0.0, 0
+        for part in _whole_rankings(batch, config.micro_batch_size):
+            micro_loss = torch.zeros((), device=run.device)
+            for scores, tiers in scored(reward_model, part, tokenizer.pad_id, run.device):
+                micro_loss = micro_loss + ranking_loss(scores, tiers, margin=config.margin, ties=config.ties)
+                won, of = pair_accuracy(scores.detach(), tiers)
+                right, pairs = right + won, pairs + of
+            (micro_loss / len(batch)).backward()
+            loss += micro_loss.item() / len(batch)
+        grad_norm = clip_gradients(reward_model, config.max_grad_norm, "reward model")
+        optimizer.step()
+        optimizer.zero_grad()
+        accuracy = {"accuracy": right / pairs} if pairs else {}
+        run.end_step({"loss": loss, **accuracy, "learning_rate": rate, "grad_norm": grad_norm})
+        if state.step % steps_per_epoch == 0 and state.step < total:
+            run.log_metrics(_evaluate(run, reward_model, heldout, tokenizer.pad_id))
+
+    heldout_metrics = _evaluate(run, reward_model, heldout, tokenizer.pad_id)
+    run.log_metrics(heldout_metrics)
+    reward_model.score_offset = _offset(run, reward_model, snapshot, tokenizer, rankings)
+    metrics = state.metrics | heldout_metrics | {"score_offset": reward_model.score_offset}
+    run.export(
+        reward_model,
+        tokenizer,
+        kind="reward",
+        parents=[parent],
+        snapshot=snapshot.digest,
+        languages=sorted(languages),
+        metrics=metrics,
+    )
+    return metrics
+
+
+def _rankings(
+    run: Run[RewardConfig], snapshot: Snapshot, tokenizer: Tokenizer, positions: int
+) -> tuple[list[Ranking], list[Ranking], set[str]]:
+    """Rankings to train on and held-out ones, and the languages of the former."""
+    longest, ties = run.longest(positions), run.config.ties
+    rows = snapshot.rows("rankings.jsonl", split="train", languages=run.spec.languages)
+    rankings, left_out = encode_rankings(rows, tokenizer, longest, ties=ties)
+    run.report("rankings", len(rankings), left_out)
+    if not rankings:
+        raise BadInput(
+            f"The snapshot holds no ranking to learn from (left out: {left_out}); rank more sets and freeze a new one."
+        )
+    rows_heldout = snapshot.rows("rankings.jsonl", split="heldout", languages=run.spec.languages)
+    heldout, left_out = encode_rankings(rows_heldout, tokenizer, longest, ties="drop")
+    run.report("held-out rankings", len(heldout), left_out)
+    if not heldout:
+        run.warn("No ranking is held out, so nothing tells how well the reward model judges new prompts.")
+    return rankings, heldout, {row["language"] for row in rows}
+
+
+def _whole_rankings(rankings: list[Ranking], size: int) -> Iterator[list[Ranking]]:
+    """Groups of whole rankings with at most `size` completions in all, or of one ranking with more."""
+    group: list[Ranking] = []
+    for ranking in rankings:
+        if group and sum(len(member.tiers) for member in [*group, ranking]) > size:
+            yield group
+            group = []
+        group.append(ranking)
+    yield group
+
+
+def scored(
+    reward_model: RewardModel, rankings: list[Ranking], pad_id: int, device: torch.device
+) -> list[tuple[Tensor, Tensor]]:
+    """Scores and tiers, each (K,), of some rankings in one forward."""
+    batch = collate([example for ranking in rankings for example in ranking.examples], pad_id, device)
+    scores = reward_model(batch.tokens, batch.mask).split([len(ranking.tiers) for ranking in rankings])
+    return [(s, torch.tensor(ranking.tiers, device=device)) for s, ranking in zip(scores, rankings, strict=True)]
+
+
+@torch.no_grad()
+def _evaluate(
+    run: Run[RewardConfig], reward_model: RewardModel, heldout: list[Ranking], pad_id: int
+) -> dict[str, float]:
+    """The share of untied held-out pairs that the scores order as people did."""
+    right, pairs = 0.0, 0
+    if not heldout:
+        return {}
+    for part in _whole_rankings(heldout, run.config.micro_batch_size):
+        run.check_stop()
+        for scores, tiers in scored(reward_model, part, pad_id, run.device):
+            won, of = pair_accuracy(scores, tiers)
+            right, pairs = right + won, pairs + of
+    return {"heldout_accuracy": right / pairs, "heldout_pairs": pairs}
+
+
+@torch.no_grad()
+def _offset(
+    run: Run[RewardConfig], reward_model: RewardModel, snapshot: Snapshot, tokenizer: Tokenizer, rankings: list[Ranking]
+) -> float:
+    """The mean score of demonstrations, so that after subtracting it they average 0 (InstructGPT, appendix C.2)."""
+    rows = snapshot.rows("demonstrations.jsonl", split="train", languages=run.spec.languages)
+    examples: list[Example]
+    examples, _ = encode_demonstrations(rows, tokenizer, run.longest(reward_model.config.max_position_embeddings))
+    if not examples:
+        run.warn("The snapshot has no demonstrations, so it is the ranked completions whose scores average 0.")
+        examples = [example for ranking in rankings for example in ranking.examples]
+    total = 0.0
+    for part in micro_batches(examples, run.config.micro_batch_size, lambda example: len(example.tokens)):
+        run.check_stop()
+        batch = collate(part, tokenizer.pad_id, run.device)
+        total += reward_model(batch.tokens, batch.mask).double().sum().item()
+    return total / len(examples)

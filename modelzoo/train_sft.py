@@ -1,0 +1,92 @@
+"""Supervised fine-tuning on demonstrations (InstructGPT, step 1): the assistant's words and their end are learned."""
+
+import time
+
+from modelzoo.checkpoint import load_policy, manifest_hash
+from modelzoo.config import SFTConfig
+from modelzoo.data import Example, Snapshot, collate, encode_demonstrations, micro_batches, step_indices
+from modelzoo.logprobs import mean_loss, response_logprobs
+from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate
+from modelzoo.run import Run, owned
+from modelzoo.spec import BadInput
+from modelzoo.state import TrainingState
+from modelzoo.tokenizer import Tokenizer
+from modelzoo.transformer import Transformer
+
+
+def train_sft(run: Run[SFTConfig]) -> dict[str, float]:
+    spec, config = run.spec, run.config
+    snapshot = Snapshot.open(spec.path("snapshot"))
+    policy, tokenizer, manifest = load_policy(spec.path("policy"))
+    owned(policy, run.device)
+    examples, heldout, languages = _demonstrations(run, snapshot, tokenizer, policy.config.max_position_embeddings)
+
+    optimizer = adamw(policy, config)
+    state = TrainingState(models={"policy": policy}, optimizers={"policy": optimizer})
+    steps_per_epoch = -(-len(examples) // config.batch_size)
+    total = config.epochs * steps_per_epoch
+    parent = manifest_hash(spec.path("policy"))
+    run.begin(state, total, {"snapshot": snapshot.digest, "policy": parent})
+    if state.step == 0:
+        run.log_metrics(_evaluate(run, policy, heldout, tokenizer.pad_id))
+
+    for step in range(state.step, total):
+        started = time.monotonic()
+        batch = [examples[i] for i in step_indices(len(examples), config.batch_size, config.seed, step)]
+        targets = sum(len(example.response) for example in batch)
+        rate = cosine_rate(
+            step, total, peak=config.learning_rate, warmup_ratio=config.warmup_ratio, final_ratio=config.final_lr_ratio
+        )
+        set_learning_rate(optimizer, rate)
+        loss = 0.0
+        for part in micro_batches(batch, config.micro_batch_size, lambda example: len(example.tokens)):
+            micro = collate(part, tokenizer.pad_id, run.device)
+            micro_loss = -response_logprobs(policy, micro).sum() / targets  # over the tokens of the whole batch
+            micro_loss.backward()
+            loss += micro_loss.item()
+        grad_norm = clip_gradients(policy, config.max_grad_norm, "policy")
+        optimizer.step()
+        optimizer.zero_grad()
+        speed = sum(len(example.tokens) for example in batch) / (time.monotonic() - started)
+        run.end_step({"loss": loss, "learning_rate": rate, "grad_norm": grad_norm, "tokens_per_second": speed})
+        if state.step % steps_per_epoch == 0 and state.step < total:
+            run.log_metrics(_evaluate(run, policy, heldout, tokenizer.pad_id))
+
+    heldout_metrics = _evaluate(run, policy, heldout, tokenizer.pad_id)
+    run.log_metrics(heldout_metrics)
+    metrics = state.metrics | heldout_metrics
+    run.export(
+        policy,
+        tokenizer,
+        kind="sft",
+        parents=[parent],
+        snapshot=snapshot.digest,
+        languages=sorted({*manifest["languages"], *languages}),
+        metrics=metrics,
+    )
+    return metrics
+
+
+def _demonstrations(
+    run: Run[SFTConfig], snapshot: Snapshot, tokenizer: Tokenizer, positions: int
+) -> tuple[list[Example], list[Example], set[str]]:
+    """Demonstrations to train on and held-out ones, and the languages of the former."""
+    longest = run.longest(positions)
+    rows = snapshot.rows("demonstrations.jsonl", split="train", languages=run.spec.languages)
+    examples, left_out = encode_demonstrations(rows, tokenizer, longest)
+    run.report("demonstrations", len(examples), left_out)
+    if not examples:
+        raise BadInput("The snapshot holds no demonstration to train on; collect some and freeze a new snapshot.")
+    rows_heldout = snapshot.rows("demonstrations.jsonl", split="heldout", languages=run.spec.languages)
+    heldout, left_out = encode_demonstrations(rows_heldout, tokenizer, longest)
+    run.report("held-out demonstrations", len(heldout), left_out)
+    if not heldout:
+        run.warn("No demonstration is held out, so overfitting cannot be seen.")
+    return examples, heldout, {row["language"] for row in rows}
+
+
+def _evaluate(run: Run[SFTConfig], policy: Transformer, heldout: list[Example], pad_id: int) -> dict[str, float]:
+    if not heldout:
+        return {}
+    size, device = run.config.micro_batch_size, run.device
+    return {"heldout_loss": mean_loss(policy, heldout, pad_id, size=size, device=device, pause=run.check_stop)}
