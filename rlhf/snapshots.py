@@ -5,37 +5,39 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from django.db import transaction
 from django.utils import timezone
 
 from labeling import export
 from labeling.pairs import preferred_pairs, tied_pairs
 
+Counts = dict[str, Counter[str]]
+"""`{"train": {"rankings", "rankings:en", "pairs", "tied_pairs", "demonstrations", ...}, "heldout": {...}}`"""
+
+
+def count_labels(project: Any) -> Counts:
+    """What a snapshot of `project` would hold if it were frozen now."""
+    counts = _no_counts()
+    for _name, rows in _tallied(project, counts):
+        for _row in rows:
+            pass
+    return counts
+
 
 def write_snapshot(project: Any, path: Path) -> tuple[dict[str, Any], str]:
     """Write `project`'s labels to the new directory `path`; returns the manifest and its SHA-256.
 
-    The rows are read in one transaction, so they fit together. OSError leaves nothing behind.
+    Each file is the answer to one query, so it shows one moment, and nobody's work waits while it is written.
+    OSError leaves nothing behind.
     """
     temporary = path.with_name(f".{path.name}.writing")
     temporary.mkdir(parents=True)
     try:
-        counts: dict[str, Counter[str]] = {"train": Counter(), "heldout": Counter()}
-        with transaction.atomic():
-            files = {
-                "rankings.jsonl": _write(temporary / "rankings.jsonl", _counted(export.rankings(project), counts)),
-                "demonstrations.jsonl": _write(
-                    temporary / "demonstrations.jsonl",
-                    _tallied(export.demonstrations(project), counts, "demonstrations"),
-                ),
-                "prompts.jsonl": _write(
-                    temporary / "prompts.jsonl", _tallied(export.prompts(project), counts, "prompts")
-                ),
-            }
+        counts = _no_counts()
+        files = {name: _write(temporary / name, rows) for name, rows in _tallied(project, counts)}
         manifest = {
             "format": 1,
             "kind": "snapshot",
@@ -45,33 +47,45 @@ def write_snapshot(project: Any, path: Path) -> tuple[dict[str, Any], str]:
             "files": files,
         }
         encoded = json.dumps(manifest, ensure_ascii=False, indent=2, sort_keys=True).encode()
-        _write_bytes(temporary / "manifest.json", encoded)
+        _write(temporary / "manifest.json", [encoded])
+        _sync(temporary)
         os.rename(temporary, path)
+        _sync(path.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return manifest, hashlib.sha256(encoded).hexdigest()
 
 
-def _counted(rows: Iterator[dict[str, Any]], counts: dict[str, Counter[str]]) -> Iterator[dict[str, Any]]:
-    for row in _tallied(rows, counts, "rankings"):
-        counts[row["split"]]["pairs"] += len(preferred_pairs(row["tiers"]))
-        counts[row["split"]]["tied_pairs"] += len(tied_pairs(row["tiers"]))
-        yield row
+def _no_counts() -> Counts:
+    return {"train": Counter(), "heldout": Counter()}
 
 
-def _tallied(rows: Iterator[dict[str, Any]], counts: dict[str, Counter[str]], what: str) -> Iterator[dict[str, Any]]:
+def _tallied(project: Any, counts: Counts) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """The lines of each file, which add themselves to `counts` as they are read."""
+    for what, rows in (
+        ("rankings", export.rankings(project)),
+        ("demonstrations", export.demonstrations(project)),
+        ("prompts", export.prompts(project)),
+    ):
+        yield f"{what}.jsonl", _lines(rows, what, counts)
+
+
+def _lines(rows: Iterator[dict[str, Any]], what: str, counts: Counts) -> Iterator[bytes]:
     for row in rows:
-        counts[row["split"]][what] += 1
-        counts[row["split"]][f"{what}:{row['language']}"] += 1
-        yield row
+        count = counts[row["split"]]
+        count[what] += 1
+        count[f"{what}:{row['language']}"] += 1
+        if what == "rankings":
+            count["pairs"] += len(preferred_pairs(row["tiers"]))
+            count["tied_pairs"] += len(tied_pairs(row["tiers"]))
+        yield json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
 
-def _write(path: Path, rows: Iterator[dict[str, Any]]) -> dict[str, Any]:
+def _write(path: Path, lines: Iterable[bytes]) -> dict[str, Any]:
     digest, count = hashlib.sha256(), 0
     with path.open("wb") as file:
-        for row in rows:
-            line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        for line in lines:
             digest.update(line)
             file.write(line)
             count += 1
@@ -80,8 +94,10 @@ def _write(path: Path, rows: Iterator[dict[str, Any]]) -> dict[str, Any]:
     return {"sha256": digest.hexdigest(), "rows": count}
 
 
-def _write_bytes(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _sync(directory: Path) -> None:
+    """Make names in `directory` survive power loss."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
