@@ -8,7 +8,6 @@ from django.db.models.functions import Now
 
 from worker.jobs import LEASE
 
-
 HANDOVER = timedelta(seconds=10)
 
 
