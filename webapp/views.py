@@ -1,22 +1,33 @@
 """Pages that belong to no app: the way in, one's own preferences, and errors."""
 
+from typing import Any
+
 from django import forms
 from django.conf import settings
 from django.contrib import messages
+from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.decorators import login_required
+from django.contrib.auth.forms import PasswordChangeForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils import translation
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import check_for_language
 from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from rest_framework.authtoken.models import Token
 
 from labeling.models import Role, User
+from webapp.tokens import issue_token, revoke_token
+
+LANGUAGE_COOKIE_AGE = 365 * 24 * 60 * 60
 
 
-class PreferencesForm(forms.ModelForm[User]):
+class PreferencesForm(forms.ModelForm):  # type: ignore[type-arg]
     language = forms.ChoiceField(choices=settings.LANGUAGES)
 
     class Meta:
@@ -28,8 +39,7 @@ class PreferencesForm(forms.ModelForm[User]):
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
     """Everyone's work: tasks for labelers, prompts for curators, the console for ops."""
-    user = request.user
-    assert isinstance(user, User)
+    user = _account(request)
     if user.is_superuser or user.has_role(Role.OPS):
         return redirect("admin:index")
     return redirect("project_list" if user.has_role(Role.CURATOR) else "desk")
@@ -38,15 +48,60 @@ def home(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 @login_required
 def preferences(request: HttpRequest) -> HttpResponse:
-    assert isinstance(request.user, User)
-    form = PreferencesForm(request.POST or None, instance=request.user)
+    """One's own settings: language and appearance, password, API token."""
+    form = PreferencesForm(request.POST or None, instance=_account(request))
     if request.method == "POST" and form.is_valid():
         form.save()
-        messages.success(request, _("Saved."))
         response = redirect("preferences")
-        response.set_cookie(settings.LANGUAGE_COOKIE_NAME, form.cleaned_data["language"], max_age=365 * 86400)
+        response.set_cookie(settings.LANGUAGE_COOKIE_NAME, form.cleaned_data["language"], max_age=LANGUAGE_COOKIE_AGE)
+        with translation.override(form.cleaned_data["language"]):
+            messages.success(request, _("Saved."))
         return response
-    return TemplateResponse(request, "preferences.html", {"form": form, "section": "preferences"})
+    return _preferences(request, form=form)
+
+
+@require_POST
+@login_required
+@sensitive_post_parameters()
+def change_password(request: HttpRequest) -> HttpResponse:
+    form = PasswordChangeForm(_account(request), request.POST)
+    if not form.is_valid():
+        return _preferences(request, password_form=form)
+    update_session_auth_hash(request, form.save())
+    messages.success(request, _("Your password was changed. Other devices are logged out."))
+    return redirect("preferences")
+
+
+@require_POST
+@login_required
+@never_cache
+def make_token(request: HttpRequest) -> HttpResponse:
+    """A new API token, shown this once; one made before stops working."""
+    return _preferences(request, new_token=issue_token(_account(request)))
+
+
+@require_POST
+@login_required
+def drop_token(request: HttpRequest) -> HttpResponse:
+    revoke_token(_account(request))
+    messages.success(request, _("The token no longer works."))
+    return redirect("preferences")
+
+
+def _preferences(request: HttpRequest, **given: Any) -> HttpResponse:
+    user = _account(request)
+    context = {
+        "form": PreferencesForm(instance=user),
+        "password_form": PasswordChangeForm(user),
+        "token": Token.objects.filter(user=user).first(),
+        "section": "preferences",
+    }
+    return TemplateResponse(request, "preferences.html", context | given)
+
+
+def _account(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)  # login_required stands before
+    return request.user
 
 
 @require_POST
@@ -57,7 +112,7 @@ def choose_language(request: HttpRequest) -> HttpResponse:
         target = reverse("home")
     response = redirect(target)
     if check_for_language(language):
-        response.set_cookie(settings.LANGUAGE_COOKIE_NAME, language, max_age=365 * 86400)
+        response.set_cookie(settings.LANGUAGE_COOKIE_NAME, language, max_age=LANGUAGE_COOKIE_AGE)
         if isinstance(request.user, User):
             User.objects.filter(pk=request.user.pk).update(language=language)
     return response

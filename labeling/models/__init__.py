@@ -1,13 +1,15 @@
 """What humans say: one entity a file."""
 
-from labeling.models.answer import Answer, Draft, Revision
+from labeling.models.answer import Answer, Judged, Revision
 from labeling.models.completion import Completion, CompletionSet, SampledCompletion, SamplingJob
 from labeling.models.demonstration import Demonstration, DemonstrationRevision
+from labeling.models.draft import Draft, DraftConflict
 from labeling.models.importing import Import
+from labeling.models.outlook import Outlook
 from labeling.models.project import InstructionVersion, Project
 from labeling.models.prompt import Prompt
 from labeling.models.slot import Skip, Slot, StaleAssignment
-from labeling.models.translation import Translation
+from labeling.models.translation import StaleTranslation, Translation
 from labeling.models.user import Role, User
 
 __all__ = [
@@ -17,8 +19,11 @@ __all__ = [
     "Demonstration",
     "DemonstrationRevision",
     "Draft",
+    "DraftConflict",
     "Import",
     "InstructionVersion",
+    "Judged",
+    "Outlook",
     "Project",
     "Prompt",
     "Revision",
@@ -28,6 +33,7 @@ __all__ = [
     "Skip",
     "Slot",
     "StaleAssignment",
+    "StaleTranslation",
     "Translation",
     "User",
 ]

@@ -1,14 +1,20 @@
 """Sets of K completions of one prompt, sampled by a policy, and the job that samples them."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, Self, TypedDict
 
+from django.apps import apps
 from django.db import models, transaction
+from django.db.models import F
+from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from labeling.models.project import Project
-from labeling.models.prompt import Prompt
+from labeling.models.prompt import BATCH, Prompt
 from worker.jobs import Job, JobQuerySet
+
+PATIENCE = timedelta(minutes=3)
 
 
 class SampledCompletion(TypedDict):
@@ -27,42 +33,60 @@ class CompletionSetQuerySet(models.QuerySet["CompletionSet"]):
     def live(self) -> Self:
         return self.exclude(state=CompletionSet.State.EXPIRED)
 
+    def ranked(self) -> Self:
+        """Sets that people rank or have ranked, of prompts that are not retired."""
+        return self.filter(
+            state__in=(CompletionSet.State.READY, CompletionSet.State.CLOSED), prompt__state=Prompt.State.APPROVED
+        )
+
     def unlabelled(self) -> Self:
         """Sets nobody has answered or is at work on."""
         return self.filter(state__in=(CompletionSet.State.SAMPLING, CompletionSet.State.READY)).exclude(
             slots__state__in=("leased", "answered")
         )
 
+    @transaction.atomic
     def expire(self) -> int:
         """Withdraw the sets of the query: their open slots go, their sampling is cancelled."""
         keys = list(self.values_list("pk", flat=True))
-        from_open = CompletionSet.objects.filter(pk__in=keys)
-        for job in SamplingJob.objects.unfinished().filter(completion_set__in=keys):
-            job.request_cancel()
-        for completion_set in from_open:
-            completion_set.slots.open().delete()
-        return from_open.update(state=CompletionSet.State.EXPIRED)
+        return sum(self._expire(keys[start : start + BATCH]) for start in range(0, len(keys), BATCH))
+
+    def _expire(self, keys: list[int]) -> int:
+        sets = CompletionSet.objects.filter(pk__in=keys)
+        # The state first: a sampler that is about to open slots either sees it or has committed them before.
+        count = sets.update(state=CompletionSet.State.EXPIRED)
+        apps.get_model("labeling", "Slot").objects.filter(completion_set__in=keys).withdraw()
+        jobs = SamplingJob.objects.filter(completion_set__in=keys)
+        jobs.runnable().update(state=Job.State.CANCELLED, cancel_requested=True, finished_at=Now())
+        jobs.unfinished().update(cancel_requested=True)
+        return count
 
     @transaction.atomic
-    def request(self, prompt: Prompt) -> "CompletionSet":
-        """The live set of `prompt` from the current policy; where there is none, a new one and its sampling job."""
-        project = prompt.project
-        live = CompletionSet.objects.live().filter(prompt=prompt, policy_name=project.policy_name).first()
-        if live:
-            return live
-        completion_set = CompletionSet.objects.create(
-            project=project,
-            prompt=prompt,
-            k=prompt.completions_wanted,
-            policy_name=project.policy_name,
-            temperature=project.temperature,
-            top_p=project.top_p,
-            max_new_tokens=project.max_new_tokens,
+    def request(self, prompts: Sequence[Prompt]) -> int:
+        """A set from the current policy, and its sampling job, for each of `prompts` without a live one.
+
+        Returns how many there are new. At most a few hundred prompts at once.
+        """
+        live = set(CompletionSet.objects.live().filter(prompt__in=prompts).values_list("prompt_id", "policy_name"))
+        sets = CompletionSet.objects.bulk_create(
+            CompletionSet(
+                project=prompt.project,
+                prompt=prompt,
+                k=prompt.completions_wanted,
+                policy_name=prompt.project.policy_name,
+                temperature=prompt.project.temperature,
+                top_p=prompt.project.top_p,
+                max_new_tokens=prompt.project.max_new_tokens,
+            )
+            for prompt in prompts
+            if (prompt.pk, prompt.project.policy_name) not in live
         )
         # Distinct and reproducible without another column to keep.
-        CompletionSet.objects.filter(pk=completion_set.pk).update(seed=completion_set.pk % 2**31)
-        SamplingJob.objects.create(completion_set=completion_set).enqueue()
-        return completion_set
+        CompletionSet.objects.filter(pk__in=[made.pk for made in sets]).update(seed=F("pk") % 2**31)
+        jobs = SamplingJob.objects.bulk_create(SamplingJob(completion_set=made) for made in sets)
+        if jobs:  # one ring wakes the sampler, which then looks for more by itself
+            jobs[0].enqueue()
+        return len(sets)
 
 
 class CompletionSet(models.Model):
@@ -101,10 +125,19 @@ class CompletionSet(models.Model):
     def __str__(self) -> str:
         return f"{self.k} × {self.prompt}"
 
-    def close_if_answered(self) -> None:
-        """Close the set once every place in it is filled."""
-        if not self.slots.exclude(state="answered").exists():
-            type(self).objects.filter(pk=self.pk, state=self.State.READY).update(state=self.State.CLOSED)
+    @transaction.atomic
+    def close_or_reopen(self) -> None:
+        """Closed is a set in which every place is filled, ready is one with a place left."""
+        # The lock makes two labelers who fill the last two places look one after the other; no_key, because both have
+        # just stored an answer that refers to the set, and would wait for each other.
+        state = CompletionSet.objects.select_for_update(no_key=True).values_list("state", flat=True).get(pk=self.pk)
+        before, after = (
+            (self.State.CLOSED, self.State.READY)
+            if self.slots.exclude(state="answered").exists()
+            else (self.State.READY, self.State.CLOSED)
+        )
+        if state == before:
+            CompletionSet.objects.filter(pk=self.pk).update(state=after)
 
 
 class Completion(models.Model):
@@ -135,13 +168,21 @@ class Completion(models.Model):
         super().save(*args, **kwargs)
 
 
+class SamplingJobQuerySet(JobQuerySet):
+    def is_stalled(self) -> bool:
+        """Whether jobs have been waiting for minutes while none is being worked on: the sampler is likely down."""
+        patience = Now() - PATIENCE
+        waiting = self.filter(state=Job.State.QUEUED, created_at__lt=patience).exists()
+        return waiting and not self.filter(heartbeat_at__gte=patience).exists()
+
+
 class SamplingJob(Job):
     TASK = "worker.tasks.sample"
     QUEUE = "sample"
 
     completion_set = models.OneToOneField(CompletionSet, on_delete=models.CASCADE, related_name="job")
 
-    objects = JobQuerySet.as_manager()
+    objects = SamplingJobQuerySet.as_manager()
 
     class Meta:
         indexes = [models.Index(fields=["state"])]
@@ -151,9 +192,14 @@ class SamplingJob(Job):
 
     @transaction.atomic
     def finish(self, samples: Sequence[SampledCompletion]) -> None:
-        """Store the completions and open the set for ranking. Raises LostLease where the job is no longer ours."""
-        self.succeed()
+        """Store the completions and open the set for ranking.
+
+        Raises LostLease where the job is no longer ours, ValueError for other than K samples.
+        """
         chosen = self.completion_set
+        if len(samples) != chosen.k:
+            raise ValueError(f"{len(samples)} samples for a set of {chosen.k}")
+        self.succeed()
         Completion.objects.bulk_create(
             Completion(
                 completion_set=chosen,
@@ -164,7 +210,6 @@ class SamplingJob(Job):
             )
             for index, sample in enumerate(samples)
         )
-        if CompletionSet.objects.filter(pk=chosen.pk, state=CompletionSet.State.SAMPLING).update(
-            state=CompletionSet.State.READY
-        ):
-            chosen.prompt.slots.open_places(chosen.prompt, chosen.project.ranking_overlap, chosen)
+        sampling = CompletionSet.objects.filter(pk=chosen.pk, state=CompletionSet.State.SAMPLING)
+        if sampling.update(state=CompletionSet.State.READY):
+            chosen.slots.open_places(chosen)

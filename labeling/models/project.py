@@ -1,10 +1,12 @@
 """A project is one labeling effort: its instructions, languages, members, and the policy it samples from."""
 
+from itertools import count
 from typing import Any, Self
 
 from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models, transaction
+from django.utils.text import slugify
 from django.utils.translation import gettext_lazy as _
 
 from labeling.models.user import Role, User
@@ -34,6 +36,30 @@ class ProjectQuerySet(models.QuerySet["Project"]):
             return self.none()
         return self if user.is_superuser else self.filter(members=user)
 
+    def lock(self) -> Self:
+        """Whatever opens or closes the work of a project (promotion, approval, retirement) waits for the others here.
+
+        SQLite has one writer at a time anyway and ignores this.
+        """
+        locked = self.order_by("pk").select_for_update()
+        list(locked.values_list("pk", flat=True))
+        return self
+
+    @transaction.atomic
+    def start(self, by: User, name: str, **fields: Any) -> "Project":
+        """A new project with `by` as its first member, checked. ValidationError where a value is out of range."""
+        project = Project(name=name, **fields)
+        project.slug = self._free_slug(name)
+        project.full_clean()
+        project.save()
+        project.members.add(by)
+        return project
+
+    def _free_slug(self, name: str) -> str:
+        stem = slugify(name)[:50] or "project"
+        taken = set(Project.objects.filter(slug__startswith=stem).values_list("slug", flat=True))
+        return next(slug for number in count(1) if (slug := stem if number == 1 else f"{stem}-{number}") not in taken)
+
 
 class Project(models.Model):
     name = models.CharField(_("name"), max_length=120, unique=True)
@@ -60,8 +86,20 @@ class Project(models.Model):
     )
     use_flags = models.BooleanField(_("offer InstructGPT's eleven flags"), default=True)
 
-    temperature = models.FloatField(default=1.0, validators=[MinValueValidator(0.0), MaxValueValidator(5.0)])
-    top_p = models.FloatField(default=0.95, validators=[MinValueValidator(0.01), MaxValueValidator(1.0)])
+    temperature = models.FloatField(
+        _("temperature"),
+        default=1.0,
+        validators=[MinValueValidator(0.0), MaxValueValidator(5.0)],
+        help_text=_(
+            "How freely the policy chooses its words. 1 samples as it was trained; 0 always takes the likeliest."
+        ),
+    )
+    top_p = models.FloatField(
+        _("top-p"),
+        default=0.95,
+        validators=[MinValueValidator(0.01), MaxValueValidator(1.0)],
+        help_text=_("Choose among the likeliest words that together have this probability. 1 leaves all in."),
+    )
     max_new_tokens = models.PositiveIntegerField(
         _("longest completion, in tokens"), default=128, validators=[MinValueValidator(1), MaxValueValidator(8192)]
     )
@@ -87,11 +125,10 @@ class Project(models.Model):
     @transaction.atomic
     def set_policy(self, name: str, languages: list[str]) -> None:
         """Sample from this policy from now on: unlabelled sets of others expire, prompts it speaks get a new one."""
-        type(self).objects.filter(pk=self.pk).update(policy_name=name, policy_languages=languages)
+        Project.objects.filter(pk=self.pk).lock().update(policy_name=name, policy_languages=languages)
         self.policy_name, self.policy_languages = name, languages
         self.completion_sets.unlabelled().exclude(policy_name=name).expire()
-        for prompt in self.prompts.approved().filter(language__in=languages).iterator():
-            prompt.request_completions()
+        self.prompts.filter(language__in=languages).request_completions()
 
     @transaction.atomic
     def revise_instructions(self, bodies: dict[str, str], author: User | None) -> "InstructionVersion":

@@ -4,11 +4,15 @@ import hashlib
 import json
 import unicodedata
 import uuid
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
+from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ValidationError
+from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models, transaction
+from django.db.models import Exists, OuterRef
 from django.utils.translation import gettext_lazy as _
 
 from labeling.models.project import K_RANGE, Project
@@ -18,7 +22,16 @@ if TYPE_CHECKING:
     from labeling.models.completion import CompletionSet
 
 MAX_PROMPT_CHARACTERS = 16_000
+MAX_TAGS, MAX_TAG_CHARACTERS = 20, 40
 HELDOUT_PERCENT = 10
+BATCH = 500
+
+
+class ReadableJSON(DjangoJSONEncoder):
+    """Keeps letters beyond ASCII as they are, so that the database can look for them."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "ensure_ascii": False})
 
 
 def clean_messages(value: Any) -> list[dict[str, str]]:
@@ -46,6 +59,21 @@ def clean_messages(value: Any) -> list[dict[str, str]]:
     return messages
 
 
+def clean_tags(value: Any) -> list[str]:
+    """Lower-case words without repetition, or ValidationError."""
+    if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
+        raise ValidationError(_("Tags are a list of words."))
+    tags = list(dict.fromkeys(" ".join(tag.casefold().split()) for tag in value if tag.strip()))
+    if len(tags) > MAX_TAGS or any(len(tag) > MAX_TAG_CHARACTERS for tag in tags):
+        raise ValidationError(
+            _("At most %(count)s tags of at most %(length)s characters each."),
+            params={"count": MAX_TAGS, "length": MAX_TAG_CHARACTERS},
+        )
+    if any(character in tag for tag in tags for character in '",\\\x00'):
+        raise ValidationError(_("A tag holds no commas, quotes or backslashes."))
+    return tags
+
+
 def content_hash(messages: list[dict[str, str]]) -> str:
     """Equal for prompts that differ only in case and white space."""
     folded = [[turn["role"], " ".join(turn["content"].casefold().split())] for turn in messages]
@@ -71,9 +99,18 @@ class PromptQuerySet(models.QuerySet["Prompt"]):
     def awaiting_approval(self) -> Self:
         return self.filter(state__in=(Prompt.State.DRAFT, Prompt.State.IN_REVIEW))
 
-    def approve(self, by: User) -> int:
-        """Approve every prompt of the query that can be. Returns how many."""
-        return sum(prompt.approve(by) for prompt in self.awaiting_approval().select_related("project"))
+    def tagged(self, tag: str) -> Self:
+        return self.filter(tags__icontains=f'"{tag}"')
+
+    def containing(self, text: str) -> Self:
+        """Prompts with `text` in any of their turns."""
+        return self.filter(searchable__icontains=unicodedata.normalize("NFC", text.replace("\x00", "")))
+
+    def to_translate(self, language: str) -> Self:
+        """Approved prompts of other languages whose family has nothing in `language`, not even unfinished work."""
+        siblings = Prompt.objects.filter(family=OuterRef("family"), language=language)
+        begun = apps.get_model("labeling", "Translation").objects.filter(source=OuterRef("pk"), language=language)
+        return self.approved().exclude(language=language).exclude(Exists(siblings)).exclude(Exists(begun))
 
     def add(self, project: Project, messages: Any, *, language: str, **fields: Any) -> "Prompt":
         """A new prompt of `project`, checked. ValidationError where it is not usable or stands there already."""
@@ -83,11 +120,56 @@ class PromptQuerySet(models.QuerySet["Prompt"]):
         prompt.save()
         return prompt
 
+    @transaction.atomic
+    def approve(self, by: User) -> int:
+        """Open every prompt of the query that waits for it, whole batches at once. Returns how many."""
+        waiting = self.awaiting_approval()
+        Project.objects.filter(pk__in=waiting.values("project").distinct().order_by()).lock()
+        count = 0
+        for batch in waiting._batches():
+            count += batch.update(state=Prompt.State.APPROVED, approved_by=by)
+            batch.open_demonstrations()
+            batch.request_completions()
+        return count
+
+    @transaction.atomic
+    def retire(self) -> int:
+        """Give the prompts of the query to nobody any more. What was said about them stays. Returns how many."""
+        kept = self.exclude(state=Prompt.State.RETIRED)
+        Project.objects.filter(pk__in=kept.values("project").distinct().order_by()).lock()
+        count = 0
+        for batch in kept._batches():
+            count += batch.update(state=Prompt.State.RETIRED)
+            apps.get_model("labeling", "CompletionSet").objects.filter(prompt__in=batch).unlabelled().expire()
+            apps.get_model("labeling", "Slot").objects.filter(prompt__in=batch).withdraw()
+        return count
+
+    def restore(self) -> int:
+        """Retired prompts become drafts again, for somebody to look at. Returns how many."""
+        return self.filter(state=Prompt.State.RETIRED).update(state=Prompt.State.DRAFT, approved_by=None)
+
+    def open_demonstrations(self) -> None:
+        """Slots for as many labelers as asked for; none where a demonstration stands there already."""
+        bare = self.filter(demonstrations=None).select_related("project")
+        apps.get_model("labeling", "Slot").objects.open_demonstrations(bare)
+
+    def request_completions(self) -> int:
+        """Queue the sampling of a set from the current policy, once, for each approved prompt that it can answer."""
+        approved = self.approved().select_related("project").order_by("pk")
+        spoken = [prompt for prompt in approved if prompt.project.speaks(prompt.language)]
+        sets = apps.get_model("labeling", "CompletionSet").objects
+        return sum(sets.request(spoken[start : start + BATCH]) for start in range(0, len(spoken), BATCH))
+
+    def _batches(self) -> "Iterator[PromptQuerySet]":
+        """The rows that match now, in parts small enough for one statement."""
+        keys = list(self.order_by("pk").values_list("pk", flat=True))
+        for start in range(0, len(keys), BATCH):
+            yield Prompt.objects.filter(pk__in=keys[start : start + BATCH])
+
 
 class Prompt(models.Model):
     class State(models.TextChoices):
         DRAFT = "draft", _("draft")
-        IN_TRANSLATION = "in_translation", _("in translation")
         IN_REVIEW = "in_review", _("in review")
         APPROVED = "approved", _("approved")
         RETIRED = "retired", _("retired")
@@ -101,7 +183,7 @@ class Prompt(models.Model):
     language = models.CharField(_("language"), max_length=8)
     source = models.CharField(_("source"), max_length=200, blank=True)
     licence = models.CharField(_("licence"), max_length=100, blank=True)
-    tags = models.JSONField(_("tags"), default=list, blank=True)
+    tags = models.JSONField(_("tags"), default=list, blank=True, encoder=ReadableJSON)
     family = models.UUIDField(default=uuid.uuid4, editable=False, db_index=True)
     split = models.CharField(_("split"), max_length=8, choices=Split, editable=False)
     state = models.CharField(_("state"), max_length=16, choices=State, default=State.DRAFT, editable=False)
@@ -109,6 +191,8 @@ class Prompt(models.Model):
         _("completions"), null=True, blank=True, validators=K_RANGE, help_text=_("Empty: as the project says.")
     )
     hash = models.CharField(max_length=64, editable=False)
+    searchable = models.TextField(editable=False)
+    """Every turn's text: what a search looks into."""
     author = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+", editable=False
     )
@@ -133,50 +217,85 @@ class Prompt(models.Model):
                 condition=models.Q(k__isnull=True) | models.Q(k__gte=4, k__lte=9), name="prompt_k_between_4_and_9"
             ),
         ]
-        indexes = [models.Index(fields=["project", "state", "language"])]
+        indexes = [
+            models.Index(fields=["project", "state", "language"]),
+            models.Index(fields=["project", "-id"]),
+        ]
 
     def __str__(self) -> str:
         return self.text[:80]
 
     def clean(self) -> None:
-        self.messages = clean_messages(self.messages)
-        self.hash = content_hash(self.messages)
+        self.set_messages(clean_messages(self.messages))
+        self.tags = clean_tags(self.tags)
         if self.language not in self.project.languages:
             raise ValidationError(
                 {"language": _("The project has no prompts in “%(language)s”.") % {"language": self.language}}
             )
 
+    def set_messages(self, messages: list[dict[str, str]]) -> None:
+        """Put clean messages in place, with what is stored of them besides."""
+        self.messages = messages
+        self.hash = content_hash(messages)
+        self.searchable = "\n".join(turn["content"] for turn in messages)
+
     @transaction.atomic
+    def rewrite(self, messages: Any, **fields: Any) -> None:
+        """Change a prompt that nobody has worked on yet. ValidationError where someone has, or the text is unusable."""
+        Project.objects.filter(pk=self.project_id).lock()
+        self.refresh_from_db(fields=["state"])
+        if not self.is_editable:
+            raise ValidationError(
+                _("This prompt can no longer be changed: it was approved. Retire it, then add it anew.")
+            )
+        self.messages = messages
+        for name, value in fields.items():
+            setattr(self, name, value)
+        self.full_clean()
+        self.save()
+
     def approve(self, by: User) -> bool:
         """Open the prompt for labeling. False where it was approved or retired meanwhile."""
-        waiting = Prompt.objects.awaiting_approval().filter(pk=self.pk)
-        if not waiting.update(state=self.State.APPROVED, approved_by=by):
-            return False
+        done = Prompt.objects.filter(pk=self.pk).approve(by)
         self.refresh_from_db(fields=["state", "approved_by"])
-        self.open_demonstration_slots()
-        self.request_completions()
-        return True
+        return bool(done)
 
-    @transaction.atomic
     def retire(self) -> None:
         """Give the prompt to nobody any more. What was said about it stays."""
-        Prompt.objects.filter(pk=self.pk).update(state=self.State.RETIRED)
+        Prompt.objects.filter(pk=self.pk).retire()
         self.state = self.State.RETIRED
-        self.completion_sets.unlabelled().expire()
-        self.slots.open().delete()
-
-    def open_demonstration_slots(self) -> None:
-        """One slot for each labeler asked for. A prompt the policy cannot answer is asked for once in any case."""
-        if self.demonstrations.exists():
-            return
-        wanted = self.project.demonstration_overlap or (0 if self.project.speaks(self.language) else 1)
-        self.slots.open_places(self, wanted)
 
     def request_completions(self) -> "CompletionSet | None":
-        """Queue the sampling of a set from the current policy, once; None where it does not speak the language."""
-        if self.state != self.State.APPROVED or not self.project.speaks(self.language):
-            return None
-        return self.completion_sets.request(self)
+        """The live set from the current policy, new where there is none; None where it does not speak the language."""
+        Prompt.objects.filter(pk=self.pk).request_completions()
+        return self.completion_sets.live().filter(policy_name=self.project.policy_name).first()
+
+    @transaction.atomic
+    def sample_again(self) -> "CompletionSet | None":
+        """Withdraw the set that nobody has worked on and ask for another, with the settings of now.
+
+        ValidationError where a labeler is at work on it or has answered, or where the policy cannot be asked.
+        """
+        project = Project.objects.filter(pk=self.project_id).lock().get()
+        self.refresh_from_db(fields=["state"])
+        if self.state != self.State.APPROVED or not project.speaks(self.language):
+            raise ValidationError(_("Only approved prompts in a language of the current policy are sampled."))
+        current = self.completion_sets.live().filter(policy_name=project.policy_name)
+        if current.exclude(pk__in=current.unlabelled().values("pk")).exists():
+            raise ValidationError(_("A labeler is at work on this set or has ranked it. It stays as it is."))
+        current.expire()
+        return self.request_completions()
+
+    @property
+    def is_editable(self) -> bool:
+        """Whether nobody has been given this text: what people and models answered must stay what it was."""
+        waiting = self.state in (self.State.DRAFT, self.State.IN_REVIEW)
+        return waiting and not self.completion_sets.exists() and not self.slots.exists()
+
+    @property
+    def demonstrations_wanted(self) -> int:
+        """How many labelers are asked for one. A prompt the policy cannot answer is asked for once in any case."""
+        return self.project.demonstration_overlap or (0 if self.project.speaks(self.language) else 1)
 
     @property
     def text(self) -> str:

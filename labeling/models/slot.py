@@ -1,33 +1,46 @@
 """Slots: the places to fill. One slot is one piece of work for one labeler, leased while it is being done.
 
 Slots exist before anyone asks, so giving one out is a guarded UPDATE of one row, and overlap can never be exceeded:
-there are only as many rows as labelers were asked for. A constraint keeps a labeler from holding two of one piece.
+there are only as many rows as labelers were asked for. Constraints keep a labeler from holding two of one piece, or
+two pieces of one kind at once.
+
+A guarded UPDATE names only columns of the slot itself: PostgreSQL would not look again at a joined row after waiting
+for somebody else's claim.
 """
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from django.conf import settings
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import IntegrityError, models, transaction
 from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
+from django.utils.translation import gettext as translate
 from django.utils.translation import gettext_lazy as _
 
-from labeling.models.completion import CompletionSet
+from labeling.models.completion import Completion, CompletionSet
 from labeling.models.project import Project
-from labeling.models.prompt import Prompt
+from labeling.models.prompt import BATCH, Prompt
 from labeling.models.user import User
+from labeling.rankings import shown_order
+from labeling.text import is_storable
 
 if TYPE_CHECKING:
-    from labeling.models.answer import Draft
+    from labeling.models.draft import Draft, DraftQuerySet
 
 LEASE = timedelta(minutes=15)
 CANDIDATES = 20
 
 
 class StaleAssignment(Exception):
-    """The slot is no longer this labeler's: the lease ran out and somebody else has it, or it was withdrawn."""
+    """The slot is not this labeler's (any more). `str()` says why and what to do."""
+
+    def __init__(self, message: str, *, is_answered: bool = False) -> None:
+        super().__init__(message)
+        self.is_answered = is_answered
+        """Whether the labeler has handed in this very task before."""
 
 
 class SlotQuerySet(models.QuerySet["Slot"]):
@@ -38,54 +51,104 @@ class SlotQuerySet(models.QuerySet["Slot"]):
         """Open, or leased to someone whose lease ran out."""
         return self.filter(Q(state=Slot.State.OPEN) | Q(state=Slot.State.LEASED, lease_until__lt=Now()))
 
-    def offered_to(self, labeler: User) -> Self:
-        """Claimable slots of pieces that `labeler` has not answered, skipped or got hold of already."""
-        same_piece = Q(prompt=OuterRef("prompt"), completion_set=None, task_type=Slot.TaskType.DEMONSTRATION) | Q(
-            completion_set=OuterRef("completion_set")
-        )
-        mine = Slot.objects.filter(same_piece, labeler=labeler, task_type=OuterRef("task_type")).exclude(
-            state=Slot.State.OPEN
-        )
+    def meant_for(self, labeler: User) -> Self:
+        """Slots of live pieces that `labeler` has not answered, skipped or got hold of already."""
+        same_piece = Q(completion_set=OuterRef("completion_set")) | Q(prompt=OuterRef("prompt"), completion_set=None)
+        mine = Slot.objects.filter(
+            same_piece, task_type=OuterRef("task_type"), repeat=OuterRef("repeat"), labeler=labeler
+        ).exclude(state=Slot.State.OPEN)
         skipped = Skip.objects.filter(labeler=labeler, prompt=OuterRef("prompt"), task_type=OuterRef("task_type"))
-        return self.claimable().exclude(Exists(mine)).exclude(Exists(skipped))
+        return (
+            self.filter(prompt__state=Prompt.State.APPROVED)
+            .exclude(completion_set__state=CompletionSet.State.EXPIRED)
+            .exclude(Exists(mine))
+            .exclude(Exists(skipped))
+        )
+
+    def offered_to(self, labeler: User) -> Self:
+        return self.claimable().meant_for(labeler)
 
     def held_by(self, labeler: User) -> Self:
+        """Leased to `labeler`, also where the lease ran out and nobody took the slot since."""
         return self.filter(state=Slot.State.LEASED, labeler=labeler)
 
-    def open_places(self, prompt: Prompt, count: int, completion_set: CompletionSet | None = None) -> None:
-        """Create `count` slots for demonstrations of `prompt`, or for rankings of `completion_set`."""
-        task_type = Slot.TaskType.RANKING if completion_set else Slot.TaskType.DEMONSTRATION
-        self.model.objects.bulk_create(
-            (
-                Slot(
-                    project=prompt.project,
-                    task_type=task_type,
-                    prompt=prompt,
-                    completion_set=completion_set,
-                    ordinal=ordinal,
-                )
-                for ordinal in range(count)
-            ),
-            ignore_conflicts=True,
+    def answered_by(self, labeler: User) -> Self:
+        return self.filter(state=Slot.State.ANSWERED, labeler=labeler)
+
+    def open_places(self, completion_set: CompletionSet) -> None:
+        """As many slots for rankings of a set as the project asks for; those there stay."""
+        self._open(
+            Slot(
+                project=completion_set.project,
+                task_type=Slot.TaskType.RANKING,
+                prompt=completion_set.prompt,
+                completion_set=completion_set,
+                ordinal=ordinal,
+            )
+            for ordinal in range(completion_set.project.ranking_overlap)
         )
+
+    def open_demonstrations(self, prompts: Iterable[Prompt]) -> None:
+        """As many slots for demonstrations of each of `prompts` as are wanted; those there stay."""
+        self._open(
+            Slot(project=prompt.project, task_type=Slot.TaskType.DEMONSTRATION, prompt=prompt, ordinal=ordinal)
+            for prompt in prompts
+            for ordinal in range(prompt.demonstrations_wanted)
+        )
+
+    def _open(self, slots: "Iterable[Slot]") -> None:
+        self.model.objects.bulk_create(slots, ignore_conflicts=True, batch_size=BATCH)
+
+    @transaction.atomic
+    def withdraw(self) -> None:
+        """Delete the open slots of the query. One that is leased in this very moment stays: somebody is at work on it."""
+        keys = list(self.open().values_list("pk", flat=True))
+        for start in range(0, len(keys), BATCH):
+            batch = self.model.objects.open().filter(pk__in=keys[start : start + BATCH])
+            locked = list(batch.select_for_update().values_list("pk", flat=True))
+            self.model.objects.filter(pk__in=locked).delete()
+
+    @transaction.atomic
+    def match_overlap(self, project: Project) -> None:
+        """After a change of the project's overlap: open the places that are missing, withdraw open ones too many."""
+        project = Project.objects.filter(pk=project.pk).lock().get()
+        ranked = project.completion_sets.ranked().select_related("project", "prompt")
+        for completion_set in ranked.iterator():
+            self.open_places(completion_set)
+        prompts = project.prompts.approved().select_related("project")
+        self.open_demonstrations(prompts.exclude(demonstrations__origin="imported"))
+        too_many = Q(task_type=Slot.TaskType.RANKING, ordinal__gte=project.ranking_overlap)
+        if project.demonstration_overlap:
+            too_many |= Q(task_type=Slot.TaskType.DEMONSTRATION, ordinal__gte=project.demonstration_overlap)
+        self.model.objects.filter(too_many, project=project).withdraw()
+        for completion_set in ranked.iterator():
+            completion_set.close_or_reopen()
 
     def claim_next(self, project: Project, labeler: User, task_type: str | None = None) -> "Slot | None":
         """The slot `labeler` is at work on in `project`, else a fresh one, leased; None where nothing is left for them.
 
-        Rankings come before demonstrations: they are what the current policy waits for.
+        Rankings come before demonstrations: they are what the current policy waits for. Raises PermissionDenied for
+        someone who does not label in the project.
         """
-        wanted = Q(task_type=task_type) if task_type else Q()
-        held = self.filter(wanted, project=project).held_by(labeler).order_by("-lease_until").first()
-        if held and held.renew(labeler):
-            return held
-        offered = self.filter(wanted, project=project).offered_to(labeler).order_by("-task_type", "ordinal", "pk")
-        for pk in offered.values_list("pk", flat=True)[:CANDIDATES]:
-            if slot := self.claim(pk, labeler):
-                return slot
-        return None
+        if not Project.objects.labeled_by(labeler).filter(pk=project.pk).exists():
+            raise PermissionDenied
+        wanted = self.filter(project=project, **({"task_type": task_type} if task_type else {}))
+        while True:
+            held = wanted.held_by(labeler).order_by("-lease_until").first()
+            if held and held.renew(labeler):
+                held.refresh_from_db(fields=["lease_until"])
+                return held
+            offered = wanted.offered_to(labeler).order_by("-task_type", "ordinal", "pk")
+            candidates = list(offered.values_list("pk", flat=True)[:CANDIDATES])
+            if not candidates:
+                return None
+            for pk in candidates:
+                if slot := self.claim(pk, labeler):
+                    return slot
+            # Others were faster with every candidate, or another tab of this labeler with one: look again.
 
     def claim(self, pk: int, labeler: User) -> "Slot | None":
-        """Lease slot `pk`, or None where somebody else was faster."""
+        """Lease slot `pk`, or None where somebody else was faster, or the labeler holds a piece of this kind."""
         try:
             with transaction.atomic():
                 won = (
@@ -99,7 +162,7 @@ class SlotQuerySet(models.QuerySet["Slot"]):
                         fence=F("fence") + 1,
                     )
                 )
-        except IntegrityError:  # another tab of the same labeler took another slot of the same piece
+        except IntegrityError:  # a_labeler_holds_one_task_of_a_kind: another tab took one
             return None
         return Slot.objects.select_related("project", "prompt", "completion_set").get(pk=pk) if won else None
 
@@ -124,6 +187,7 @@ class Slot(models.Model):
     labeler = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="slots")
     lease_until = models.DateTimeField(null=True)
     leased_at = models.DateTimeField(null=True)
+    answered_at = models.DateTimeField(null=True)
     fence = models.PositiveIntegerField(default=0)
 
     objects = SlotQuerySet.as_manager()
@@ -136,7 +200,8 @@ class Slot(models.Model):
                 name="rankings_have_a_set",
             ),
             models.CheckConstraint(
-                condition=Q(state="open") | Q(labeler__isnull=False), name="a_taken_slot_has_a_labeler"
+                condition=Q(state="open", labeler__isnull=True) | ~Q(state="open") & Q(labeler__isnull=False),
+                name="slots_have_a_labeler_unless_open",
             ),
             models.UniqueConstraint(
                 fields=["completion_set", "repeat", "ordinal"],
@@ -158,10 +223,15 @@ class Slot(models.Model):
                 condition=Q(completion_set__isnull=True),
                 name="a_labeler_demonstrates_a_prompt_once",
             ),
+            models.UniqueConstraint(
+                fields=["project", "labeler", "task_type"],
+                condition=Q(state="leased"),
+                name="a_labeler_holds_one_task_of_a_kind",
+            ),
         ]
         indexes = [
             models.Index(fields=["project", "state", "task_type"]),
-            models.Index(fields=["labeler", "state"]),
+            models.Index(fields=["labeler", "state", "answered_at"]),
         ]
 
     def __str__(self) -> str:
@@ -169,63 +239,129 @@ class Slot(models.Model):
 
     def renew(self, labeler: User) -> bool:
         """Extend the lease while it is still this labeler's, even where it ran out and nobody took the slot."""
-        return bool(self._held(labeler).update(lease_until=Now() + LEASE))
+        return self._is_member(labeler) and bool(self._held(labeler).update(lease_until=Now() + LEASE))
 
     def skip(self, labeler: User, reason: str = "") -> None:
         """Hand the piece back, never to be offered to this labeler again. Raises StaleAssignment."""
         with transaction.atomic():
-            self._let_go(labeler)
-            Skip.objects.get_or_create(
-                labeler=labeler, prompt=self.prompt, task_type=self.task_type, defaults={"reason": reason[:500]}
-            )
+            if not self._held(labeler).update(state=self.State.OPEN, labeler=None, lease_until=None, leased_at=None):
+                raise self.stale(labeler)
+            self._drafts(labeler).delete()
+            Skip.objects.remember(self, labeler, reason)
 
-    def save_draft(self, labeler: User, payload: dict[str, Any]) -> "Draft":
-        """Keep unfinished work and renew the lease. Raises StaleAssignment; the caller still has the text."""
+    def save_draft(self, labeler: User, payload: Any, version: int | None = None) -> "Draft":
+        """Keep unfinished work and renew the lease.
+
+        `version` is the version that the work stands on, 0 for none; DraftConflict where another tab has saved since.
+        None overwrites. Raises StaleAssignment where the slot is no longer the labeler's; the caller still has the text.
+        """
         with transaction.atomic():
             if not self.renew(labeler):
-                raise StaleAssignment
-            draft, created = self.drafts.get_or_create(labeler=labeler, defaults={"payload": payload})
-            if not created:
-                self.drafts.filter(pk=draft.pk).update(payload=payload, version=F("version") + 1, saved_at=Now())
-                draft.refresh_from_db()
-            return draft
+                raise self.stale(labeler)
+            return self.drafts.keep(self, labeler, payload, version)
 
     def take(self, labeler: User) -> None:
         """Turn the lease into an answer, once. Call inside the transaction that stores the answer."""
-        if not self._held(labeler).update(state=self.State.ANSWERED, lease_until=None):
-            raise StaleAssignment
+        held = self._is_member(labeler) and self._held(labeler).update(
+            state=self.State.ANSWERED, lease_until=None, answered_at=Now()
+        )
+        if not held:
+            raise self.stale(labeler)
         self.state = self.State.ANSWERED
-        self.drafts.filter(labeler=labeler).delete()
+        self._drafts(labeler).delete()
 
-    def _let_go(self, labeler: User) -> None:
-        if not self._held(labeler).update(state=self.State.OPEN, labeler=None, lease_until=None, leased_at=None):
-            raise StaleAssignment
-        self.drafts.filter(labeler=labeler).delete()
+    def stale(self, labeler: User) -> StaleAssignment:
+        """Why this slot is not `labeler`'s to work on."""
+        now = Slot.objects.filter(pk=self.pk).first()
+        if now and now.labeler_id == labeler.pk and now.state == self.State.ANSWERED:
+            return StaleAssignment(
+                translate("You have handed in this task already, perhaps in another tab."), is_answered=True
+            )
+        if not self._is_member(labeler):
+            return StaleAssignment(
+                translate("You are no longer a member of this project, so this task is not yours. Ask its curator.")
+            )
+        return StaleAssignment(
+            translate("This task is no longer yours: its time ran out, or it was withdrawn. Take the next one.")
+        )
+
+    def _is_member(self, labeler: User) -> bool:
+        return Project.objects.labeled_by(labeler).filter(pk=self.project_id).exists()
 
     def _held(self, labeler: User) -> SlotQuerySet:
         """This slot as a query that matches only while this very lease stands."""
         return Slot.objects.held_by(labeler).filter(pk=self.pk, fence=self.fence)
+
+    def _drafts(self, labeler: User) -> "DraftQuerySet":
+        """Unfinished work of `labeler` on this piece, also from an earlier lease of another place in it."""
+        drafts: DraftQuerySet = self.drafts.model.objects.filter(
+            slot__prompt=self.prompt_id,
+            slot__completion_set=self.completion_set_id,
+            slot__task_type=self.task_type,
+            slot__repeat=self.repeat,
+            labeler=labeler,
+        )
+        return drafts
+
+    @property
+    def draft(self) -> "Draft | None":
+        """What its labeler left unfinished."""
+        return self._drafts(self.labeler).order_by("-saved_at", "-pk").first() if self.labeler else None
+
+    @property
+    def shown_order(self) -> list[int]:
+        """Indices of the completions in the order this labeler sees them: the same on every reload."""
+        assert self.completion_set is not None  # rankings_have_a_set
+        return shown_order(
+            self.completion_set.k, f"labeler {self.labeler_id} set {self.completion_set_id} repeat {self.repeat}"
+        )
+
+    @property
+    def shown_completions(self) -> list[Completion]:
+        """The completions in the order this labeler sees them."""
+        assert self.completion_set is not None  # rankings_have_a_set
+        completions = list(self.completion_set.completions.all())
+        return [completions[index] for index in self.shown_order]
+
+    @property
+    def policy_speaks_language(self) -> bool:
+        return self.project.speaks(self.prompt.language)
 
     @property
     def instruction_version(self) -> int | None:
         instructions = self.project.instructions
         return instructions.number if instructions else None
 
-    def clean_active_seconds(self, value: Any) -> float:
-        """Time the labeler was at work, as the page measured it: never negative, a day at most."""
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 86_400:
+    def clean_label(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """What is stored with every label: the time spent, and the instructions it was made under.
+
+        The page says which version it showed; without that, the newest counts.
+        """
+        seconds = payload.get("active_seconds", 0)
+        if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds <= 86_400:
             raise ValidationError(_("The time spent is not a number of seconds."))
-        return float(value)
+        shown, newest = payload.get("instruction_version"), self.instruction_version
+        is_known = isinstance(shown, int) and not isinstance(shown, bool) and newest and 1 <= shown <= newest
+        return {"active_seconds": float(seconds), "instruction_version": shown if is_known else newest}
+
+
+class SkipQuerySet(models.QuerySet["Skip"]):
+    def remember(self, slot: Slot, labeler: User, reason: str) -> None:
+        """Never offer the piece to `labeler` again. A reason is optional, and no reason to refuse a skip."""
+        reason = reason.strip()[:500] if is_storable(reason) else ""
+        self.get_or_create(labeler=labeler, prompt=slot.prompt, task_type=slot.task_type, defaults={"reason": reason})
 
 
 class Skip(models.Model):
-    """A labeler passed on a piece; it is never offered to them again."""
+    """A labeler passed on a piece."""
 
     labeler = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="skips")
     prompt = models.ForeignKey(Prompt, on_delete=models.CASCADE, related_name="skips")
     task_type = models.CharField(max_length=14, choices=Slot.TaskType)
     reason = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = SkipQuerySet.as_manager()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["labeler", "prompt", "task_type"], name="a_skip_is_for_good")]

@@ -3,20 +3,32 @@
 from typing import Any, Self
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import models, transaction
+from django.db.models import F
 from django.utils.translation import gettext_lazy as _
 
-from labeling.models.prompt import Prompt, clean_messages
+from labeling.models.prompt import Prompt, clean_messages, content_hash
 from labeling.models.user import User
+
+
+class StaleTranslation(Exception):
+    """Somebody else saved this translation meanwhile. The caller still has the text."""
 
 
 class TranslationQuerySet(models.QuerySet["Translation"]):
     def curated_by(self, user: Any) -> Self:
         return self.filter(source__in=Prompt.objects.curated_by(user))
 
+    def stale(self) -> Self:
+        """Finished translations whose source changed afterwards."""
+        return self.filter(status=Translation.Status.DONE).exclude(source_hash=F("source__hash"))
+
     @transaction.atomic
     def begin(self, source: Prompt, language: str, by: User) -> "Translation":
-        """The translation of `source` into `language`, made where there is none yet."""
+        """The translation of `source` into `language`, made where there is none. ValidationError for a wrong one."""
+        if language == source.language or language not in source.project.languages:
+            raise ValidationError(_("The project does not translate this prompt into that language."))
         translation, _created = self.get_or_create(
             source=source, language=language, defaults={"translator": by, "source_hash": source.hash}
         )
@@ -39,6 +51,8 @@ class Translation(models.Model):
     status = models.CharField(max_length=12, choices=Status, default=Status.DRAFT)
     translator = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+")
     source_hash = models.CharField(max_length=64)
+    """The source's hash when it was last translated to the end (at first: when work began)."""
+    version = models.PositiveIntegerField(default=0)
     updated_at = models.DateTimeField(auto_now=True)
 
     objects = TranslationQuerySet.as_manager()
@@ -51,42 +65,67 @@ class Translation(models.Model):
     def __str__(self) -> str:
         return f"{self.source} → {self.language}"
 
-    def save_draft(self, messages: list[dict[str, str]], by: User) -> None:
-        """Keep unfinished work; nothing is checked and nobody else sees it."""
-        self.messages, self.translator, self.status = messages, by, self.Status.DRAFT
-        self.source_hash = self.source.hash
-        self.save(update_fields=["messages", "translator", "status", "source_hash", "updated_at"])
+    @transaction.atomic
+    def save_draft(self, contents: list[str], by: User, version: int) -> None:
+        """Keep unfinished work, one text for each message of the source; nothing is checked.
+
+        StaleTranslation where `version` is not the newest: then somebody else saved meanwhile.
+        """
+        self._claim_version(version)
+        self.messages = self._beside_the_source(contents)
+        self.translator, self.status = by, self.Status.DRAFT
+        self.save(update_fields=["messages", "translator", "status", "updated_at"])
 
     @transaction.atomic
-    def finish(self, messages: list[dict[str, str]], by: User) -> Prompt:
-        """Make (or rewrite, while it is not yet approved) the translated prompt, ready for review."""
-        messages = clean_messages(messages)
-        if self.target and self.target.state == Prompt.State.APPROVED:
-            self.target.retire()
-            self.target = None
-        if self.target:
-            self.target.messages = messages
-            self.target.full_clean()
-            self.target.save()
-        else:
-            self.target = Prompt(
-                project=self.source.project,
-                messages=messages,
+    def finish(self, contents: list[str], by: User, version: int) -> Prompt:
+        """Make (or rewrite, while nobody has worked on it) the translated prompt, ready for review.
+
+        ValidationError where a message is empty or the text stands in the project already; StaleTranslation as above.
+        """
+        self._claim_version(version)
+        messages = clean_messages(self._beside_the_source(contents))
+        target = self.target
+        if target and target.hash != content_hash(messages) and not target.is_editable:
+            target.retire()
+            target = None
+        if not target:
+            target = Prompt.objects.add(
+                self.source.project,
+                messages,
                 language=self.language,
                 source=self.source.source,
                 licence=self.source.licence,
                 tags=self.source.tags,
                 family=self.source.family,
-                split=self.source.split,
                 author=by,
                 state=Prompt.State.IN_REVIEW,
             )
-            self.target.full_clean()
-            self.target.save()
-        self.messages, self.translator, self.status = messages, by, self.Status.DONE
+        elif target.is_editable:
+            target.rewrite(messages)
+        self.target, self.messages, self.translator, self.status = target, messages, by, self.Status.DONE
         self.source_hash = self.source.hash
         self.save()
-        return self.target
+        return target
+
+    def _claim_version(self, version: int) -> None:
+        if not Translation.objects.filter(pk=self.pk, version=version).update(version=F("version") + 1):
+            raise StaleTranslation
+        self.version = version + 1
+
+    def _beside_the_source(self, contents: list[str]) -> list[dict[str, str]]:
+        """`contents` with the roles of the source's messages. ValidationError where the number of messages differs."""
+        if len(contents) != len(self.source.messages):
+            raise ValidationError(_("The source has another number of messages by now. Copy your text, then reload."))
+        return [
+            {"role": turn["role"], "content": text.replace("\x00", "")}
+            for turn, text in zip(self.source.messages, contents, strict=True)
+        ]
+
+    def pairs(self) -> list[tuple[dict[str, str], str]]:
+        """Each message of the source with the text so far."""
+        so_far = [turn["content"] for turn in self.messages]
+        missing = len(self.source.messages) - len(so_far)
+        return list(zip(self.source.messages, so_far + [""] * missing, strict=False))
 
     @property
     def is_stale(self) -> bool:

@@ -1,6 +1,9 @@
-"""People. What someone may do is decided by roles (groups) and project membership; see `labeling/roles.py`."""
+"""People. What someone may do is decided by roles (groups) and project membership; the
+QuerySets' `visible_to`, `curated_by` and `labeled_by` put both into queries."""
 
-from django.contrib.auth.models import AbstractUser
+from collections.abc import Iterable
+
+from django.contrib.auth.models import AbstractUser, Group
 from django.db import models
 from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
@@ -29,6 +32,14 @@ class User(AbstractUser):
             return frozenset()
         names = set(self.groups.values_list("name", flat=True))
         return frozenset(names | set(Role.values)) if self.is_superuser else frozenset(names)
+
+    def set_roles(self, roles: Iterable[str]) -> None:
+        """Hold exactly these roles. Ops and admins may enter the admin pages, superusers keep what they have."""
+        names = [Role(role).value for role in roles]
+        self.groups.set([Group.objects.get_or_create(name=name)[0] for name in names])
+        self.is_staff = self.is_superuser or not {Role.OPS, Role.ADMIN}.isdisjoint(names)
+        self.save(update_fields=["is_staff"])
+        self.__dict__.pop("roles", None)
 
     def has_role(self, *roles: str) -> bool:
         return not self.roles.isdisjoint(roles)
