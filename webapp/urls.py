@@ -5,15 +5,26 @@ from django.contrib.auth import views as auth_views
 from django.urls import include, path
 from django.views.i18n import JavaScriptCatalog
 
-from webapp import views
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
+
+from webapp import health, views
 
 urlpatterns = [
     path("", views.home, name="home"),
     path("login/", auth_views.LoginView.as_view(), name="login"),
     path("logout/", auth_views.LogoutView.as_view(), name="logout"),
     path("preferences/", views.preferences, name="preferences"),
+    path("preferences/password/", views.change_password, name="change_password"),
+    path("preferences/token/", views.make_token, name="make_token"),
+    path("preferences/token/revoke/", views.drop_token, name="drop_token"),
     path("language/", views.choose_language, name="choose_language"),
     path("jsi18n/", JavaScriptCatalog.as_view(), name="javascript-catalog"),
     path("admin/", admin.site.urls),
+    path("api/", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="api_docs"),
+    path("api/schema/", SpectacularJSONAPIView.as_view(), name="schema"),
+    path("api/", include("labeling.api.urls")),
+    path("api/", include("rlhf.api")),
+    path("healthz", health.healthz, name="healthz"),
+    path("readyz", health.readyz, name="readyz"),
     path("", include("labeling.urls")),
 ]
