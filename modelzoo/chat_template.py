@@ -8,9 +8,10 @@ them.
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 Message = Mapping[str, str]
@@ -96,15 +97,21 @@ def _split_pattern(control_tokens: Mapping[str, int]) -> re.Pattern[str]:
 
 
 def _run(template: str, variables: Mapping[str, Any]) -> str:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = _raise_exception
-    environment.filters["tojson"] = _to_json
     try:
-        return environment.from_string(template).render(tools=None, documents=None, **variables)
+        return _compiled(template).render(tools=None, documents=None, **variables)
     except ChatTemplateError:
         raise
     except (TemplateError, TypeError, ValueError) as error:
         raise ChatTemplateError(f"the chat template refuses this conversation: {error}") from error
+
+
+@lru_cache(maxsize=16)
+def _compiled(template: str) -> Template:
+    """Compiling costs some fifty times as much as rendering a short conversation."""
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.globals["raise_exception"] = _raise_exception
+    environment.filters["tojson"] = _to_json
+    return environment.from_string(template)
 
 
 def _raise_exception(message: str) -> None:
