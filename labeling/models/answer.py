@@ -1,6 +1,7 @@
 """Rankings: what a labeler said about one set of completions. Revisions are appended, never overwritten."""
 
 import uuid
+from dataclasses import dataclass
 from typing import Any, Self
 
 from django.conf import settings
@@ -8,11 +9,19 @@ from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.utils.translation import gettext_lazy as _
 
-from labeling.models.completion import CompletionSet
+from labeling.models.completion import Completion, CompletionSet
 from labeling.models.project import Project
-from labeling.models.slot import Slot
+from labeling.models.slot import Slot, StaleAssignment
 from labeling.models.user import User
-from labeling.rankings import Ranking, clean_ranking
+from labeling.rankings import LETTERS, Ranking, clean_ranking
+
+
+@dataclass(frozen=True)
+class Judged:
+    letter: str
+    completion: Completion
+    tier: int
+    rating: dict[str, Any] | None
 
 
 class AnswerQuerySet(models.QuerySet["Answer"]):
@@ -22,24 +31,32 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
         return seen if user.has_role("curator", "ops", "admin") else seen.filter(labeler=user)
 
     @transaction.atomic
-    def submit(self, slot: Slot, labeler: User, payload: dict[str, Any], key: uuid.UUID) -> "Answer":
+    def submit(self, slot: Slot, labeler: User, payload: Any, key: uuid.UUID) -> "Answer":
         """Store a ranking for a leased slot.
 
+        `payload`: tiers and ratings by completion index, note, active_seconds, instruction_version (see clean_ranking).
         Sending the same `key` again returns the answer that is there. Raises ValidationError for an incomplete ranking
-        and StaleAssignment where the slot is no longer the labeler's.
+        and StaleAssignment where the slot is not (or no longer) the labeler's.
         """
-        done = self.filter(labeler=labeler, revisions__key=key).first()
-        if done:
+        sent_before = self.filter(slot=slot, labeler=labeler, revisions__key=key)
+        if done := sent_before.first():
             return done
         completion_set = slot.completion_set
         if completion_set is None:
             raise ValidationError(_("This task asks for a demonstration, not for a ranking."))
         ranking = clean_ranking(payload, completion_set.k, require_ratings=slot.project.require_ratings)
-        active_seconds = slot.clean_active_seconds(payload.get("active_seconds", 0))
-        slot.take(labeler)
+        label = slot.clean_label(payload)
+        try:
+            slot.take(labeler)
+        except StaleAssignment:
+            if done := sent_before.first():  # the same request, twice at once
+                return done
+            raise
+        if Revision.objects.filter(key=key).exists():
+            raise ValidationError(_("This page was used for another task. Reload it."))
         answer = self.create(slot=slot, completion_set=completion_set, labeler=labeler, repeat=slot.repeat)
-        answer.append(ranking, key=key, active_seconds=active_seconds, instruction_version=slot.instruction_version)
-        completion_set.close_if_answered()
+        answer.append(ranking, key=key, shown_order=slot.shown_order, **label)
+        completion_set.close_or_reopen()
         return answer
 
 
@@ -66,23 +83,28 @@ class Answer(models.Model):
     def __str__(self) -> str:
         return f"{self.labeler}: {self.completion_set}"
 
-    def append(
-        self, ranking: Ranking, *, key: uuid.UUID, active_seconds: float, instruction_version: int | None
-    ) -> "Revision":
+    def append(self, ranking: Ranking, **fields: Any) -> "Revision":
         """Make `ranking` the current revision; earlier ones stay."""
         revision = self.revisions.create(
             number=self.revisions.count() + 1,
-            key=key,
             tiers=ranking.tiers,
             ratings=ranking.ratings,
-            shown_order=ranking.shown_order,
             note=ranking.note,
-            active_seconds=active_seconds,
-            instruction_version=instruction_version,
+            **fields,
         )
         Answer.objects.filter(pk=self.pk).update(current=revision)
         self.current = revision
         return revision
+
+    @property
+    def judged(self) -> "list[Judged]":
+        """The completions as the labeler saw and judged them, in the order shown."""
+        assert self.current is not None  # submit() makes both
+        completions = list(self.completion_set.completions.all())
+        return [
+            Judged(letter, completions[index], self.current.tiers[index], self.current.ratings[index])
+            for letter, index in zip(LETTERS, self.current.shown_order, strict=False)
+        ]
 
 
 class Revision(models.Model):
@@ -102,16 +124,3 @@ class Revision(models.Model):
 
     def __str__(self) -> str:
         return f"rev-{self.pk}"
-
-
-class Draft(models.Model):
-    """Unfinished work on a slot. Never exported."""
-
-    slot = models.ForeignKey(Slot, on_delete=models.CASCADE, related_name="drafts")
-    labeler = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="drafts")
-    version = models.PositiveIntegerField(default=1)
-    payload = models.JSONField(default=dict)
-    saved_at = models.DateTimeField(auto_now_add=True)
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["slot", "labeler"], name="one_draft_per_slot_and_labeler")]

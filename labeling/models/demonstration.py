@@ -1,6 +1,7 @@
 """Demonstrations: what a good answer to a prompt looks like, written by a labeler or imported with its source."""
 
 import uuid
+from collections.abc import Iterable
 from typing import Any, Self
 
 from django.conf import settings
@@ -9,9 +10,10 @@ from django.db import models, transaction
 from django.utils.translation import gettext_lazy as _
 
 from labeling.models.project import Project
-from labeling.models.prompt import Prompt
-from labeling.models.slot import Slot
+from labeling.models.prompt import BATCH, Prompt
+from labeling.models.slot import Slot, StaleAssignment
 from labeling.models.user import User
+from labeling.text import is_storable
 
 MAX_DEMONSTRATION_CHARACTERS = 16_000
 
@@ -20,7 +22,7 @@ def clean_demonstration(text: Any) -> str:
     """`text` without surrounding space, or ValidationError."""
     if not isinstance(text, str) or not text.strip():
         raise ValidationError(_("Write an answer before you submit."))
-    if "\x00" in text or any(0xD800 <= ord(c) <= 0xDFFF for c in text):
+    if not is_storable(text):
         raise ValidationError(_("The text holds characters that cannot be stored (NUL or half a surrogate pair)."))
     if len(text) > MAX_DEMONSTRATION_CHARACTERS:
         raise ValidationError(
@@ -37,34 +39,53 @@ class DemonstrationQuerySet(models.QuerySet["Demonstration"]):
         return seen if user.has_role("curator", "ops", "admin") else seen.filter(author=user)
 
     @transaction.atomic
-    def submit(self, slot: Slot, labeler: User, text: Any, key: uuid.UUID, active_seconds: Any = 0) -> "Demonstration":
+    def submit(self, slot: Slot, labeler: User, payload: Any, key: uuid.UUID) -> "Demonstration":
         """Store a demonstration for a leased slot; the same `key` again returns the one that is there.
 
-        Raises ValidationError for an empty or overlong text and StaleAssignment where the slot is no longer theirs.
+        `payload`: text, active_seconds, instruction_version. Raises ValidationError for an empty or overlong text and
+        StaleAssignment where the slot is not (or no longer) the labeler's.
         """
-        done = self.filter(author=labeler, revisions__key=key).first()
-        if done:
+        sent_before = self.filter(slot=slot, author=labeler, revisions__key=key)
+        if done := sent_before.first():
             return done
         if slot.task_type != Slot.TaskType.DEMONSTRATION:
             raise ValidationError(_("This task asks for a ranking, not for a demonstration."))
-        text = clean_demonstration(text)
-        seconds = slot.clean_active_seconds(active_seconds)
-        slot.take(labeler)
+        if not isinstance(payload, dict):
+            raise ValidationError(_("The demonstration is not readable. Reload the page."))
+        text = clean_demonstration(payload.get("text"))
+        label = slot.clean_label(payload)
+        try:
+            slot.take(labeler)
+        except StaleAssignment:
+            if done := sent_before.first():  # the same request, twice at once
+                return done
+            raise
+        if DemonstrationRevision.objects.filter(key=key).exists():
+            raise ValidationError(_("This page was used for another task. Reload it."))
         demonstration = self.create(
             prompt=slot.prompt, slot=slot, author=labeler, origin=Demonstration.Origin.LABELER, text=text
         )
-        demonstration.revisions.create(
-            number=1, key=key, text=text, active_seconds=seconds, instruction_version=slot.instruction_version
-        )
+        demonstration.revisions.create(number=1, key=key, text=text, **label)
         return demonstration
 
     @transaction.atomic
-    def import_one(self, prompt: Prompt, text: str, source: str) -> "Demonstration":
-        """Store a demonstration that came with an import: its author is the source."""
-        text = clean_demonstration(text)
-        demonstration = self.create(prompt=prompt, origin=Demonstration.Origin.IMPORTED, source=source, text=text)
-        demonstration.revisions.create(number=1, key=uuid.uuid4(), text=text)
-        return demonstration
+    def import_all(self, texts: Iterable[tuple[Prompt, str]], source: str) -> int:
+        """Store clean demonstrations that came with an import: their author is the source. Returns how many."""
+        made = Demonstration.objects.bulk_create(
+            (
+                Demonstration(prompt=prompt, origin=Demonstration.Origin.IMPORTED, source=source, text=text)
+                for prompt, text in texts
+            ),
+            batch_size=BATCH,
+        )
+        DemonstrationRevision.objects.bulk_create(
+            (
+                DemonstrationRevision(demonstration=demonstration, number=1, key=uuid.uuid4(), text=demonstration.text)
+                for demonstration in made
+            ),
+            batch_size=BATCH,
+        )
+        return len(made)
 
 
 class Demonstration(models.Model):

@@ -1,0 +1,41 @@
+"""People whom the tests of every package share. Alice and Bob label in the project, Charlie must be refused."""
+
+import pytest
+
+from labeling.models import Project, Role, User
+
+
+def person(name: str, *roles: str) -> User:
+    user = User.objects.create_user(name)
+    user.set_roles(roles)
+    return user
+
+
+@pytest.fixture
+def alice(db: None) -> User:
+    return person("alice", Role.LABELER)
+
+
+@pytest.fixture
+def bob(db: None) -> User:
+    return person("bob", Role.LABELER)
+
+
+@pytest.fixture
+def charlie(db: None) -> User:
+    """A labeler of another team."""
+    return person("charlie", Role.LABELER)
+
+
+@pytest.fixture
+def carol(db: None) -> User:
+    return person("carol", Role.CURATOR)
+
+
+@pytest.fixture
+def project(alice: User, bob: User, carol: User) -> Project:
+    """English and Korean prompts; the current policy, `tiny-1`, speaks English."""
+    project = Project.objects.create(name="Everyday help", slug="everyday", languages=["en", "ko"])
+    project.set_policy("tiny-1", ["en"])
+    project.members.add(alice, bob, carol)
+    return project
