@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy as _
 
 from labeling.models.project import K_RANGE, Project
 from labeling.models.user import User
+from labeling.text import is_storable
 
 if TYPE_CHECKING:
     from labeling.models.completion import CompletionSet
@@ -45,7 +46,7 @@ def clean_messages(value: Any) -> list[dict[str, str]]:
         content = turn.get("content")
         if not isinstance(content, str) or not content.strip():
             raise ValidationError(_("A message is empty. Write what the person asks."))
-        if "\x00" in content or any(0xD800 <= ord(c) <= 0xDFFF for c in content):
+        if not is_storable(content):
             raise ValidationError(_("The text holds characters that cannot be stored (NUL or half a surrogate pair)."))
         messages.append({"role": turn["role"], "content": unicodedata.normalize("NFC", content.strip())})
     if messages[-1]["role"] != "user":
