@@ -101,7 +101,7 @@ class SlotQuerySet(models.QuerySet["Slot"]):
 
     @transaction.atomic
     def withdraw(self) -> None:
-        """Delete the open slots of the query. One that is leased in this very moment stays: somebody is at work on it."""
+        """Delete the open slots of the query. One leased in this very moment stays: somebody has it."""
         keys = list(self.open().values_list("pk", flat=True))
         for start in range(0, len(keys), BATCH):
             batch = self.model.objects.open().filter(pk__in=keys[start : start + BATCH])
@@ -253,7 +253,7 @@ class Slot(models.Model):
         """Keep unfinished work and renew the lease.
 
         `version` is the version that the work stands on, 0 for none; DraftConflict where another tab has saved since.
-        None overwrites. Raises StaleAssignment where the slot is no longer the labeler's; the caller still has the text.
+        None overwrites. Raises StaleAssignment where the slot is no longer the labeler's.
         """
         with transaction.atomic():
             if not self.renew(labeler):
