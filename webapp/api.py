@@ -10,6 +10,7 @@ import re
 from typing import IO, TYPE_CHECKING, Any
 
 from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
 from django.utils.translation import gettext as _
 from redis.exceptions import RedisError
 from rest_framework import exceptions
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class BodyTooLarge(exceptions.APIException):
-    status_code = 413
-    default_detail = "The request is larger than this site takes."
-
-
 class JsonBody(JSONParser):
     """JSON that can be stored anywhere: no NUL or half surrogate pairs (PostgreSQL refuses them), no number out of
     range, no nesting deeper than the interpreter goes, and no more bytes than the site takes."""
@@ -36,7 +32,7 @@ class JsonBody(JSONParser):
     def parse(self, stream: IO[bytes], media_type: Any = None, parser_context: Any = None) -> Any:
         body = stream.read(settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1)
         if len(body) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
-            raise BodyTooLarge
+            raise RequestDataTooBig
         try:
             data = json.loads(body.decode(), parse_int=_integer, parse_float=_finite, parse_constant=_finite)
             _check_texts(data)

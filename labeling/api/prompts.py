@@ -22,7 +22,7 @@ class MessageSerializer(serializers.Serializer[dict[str, str]]):
 
 
 class PromptSerializer(serializers.ModelSerializer[Prompt]):
-    messages = MessageSerializer(many=True)
+    messages = MessageSerializer(many=True, allow_empty=False)
     tags = serializers.ListField(child=serializers.CharField(max_length=60), max_length=20, required=False)
 
     class Meta:

@@ -1,6 +1,5 @@
 """Tasks: get the next piece of work, keep drafts, hand it in or pass it on. Models stay hidden."""
 
-import random
 from typing import Any
 
 from django.db.models import QuerySet
@@ -14,17 +13,10 @@ from labeling.api.demonstrations import DemonstrationSerializer
 from labeling.api.permissions import IsLabeler
 from labeling.api.prompts import MessageSerializer
 from labeling.api.rankings import JudgedCompletionSerializer, RankingSerializer
-from labeling.models import Answer, Demonstration, Project, Slot
+from labeling.models import Answer, Demonstration, Draft, Project, Slot
 from labeling.models.demonstration import MAX_DEMONSTRATION_CHARACTERS
 from labeling.models.project import MAX_K
 from labeling.rankings import FLAGS, LIKERT, MAX_NOTE_CHARACTERS
-
-
-def shown_order(slot: Slot, k: int) -> list[int]:
-    """The same for one labeler each time the task is opened, another for the next labeler."""
-    order = list(range(k))
-    random.Random(f"{slot.pk}:{slot.labeler_id}").shuffle(order)
-    return order
 
 
 class NextTaskSerializer(serializers.Serializer[Any]):
@@ -38,12 +30,27 @@ class NextTaskSerializer(serializers.Serializer[Any]):
         return fields
 
 
+class DraftSerializer(serializers.ModelSerializer[Draft]):
+    payload = serializers.DictField(help_text="Whatever you need to go on later, as a JSON object.")
+    version = serializers.IntegerField(
+        min_value=0,
+        max_value=2**31 - 1,
+        required=False,
+        help_text="The version your work stands on, 0 for none; without it, what is there is overwritten.",
+    )
+
+    class Meta:
+        model = Draft
+        fields = ["payload", "version", "saved_at"]
+        read_only_fields = ["saved_at"]
+
+
 class TaskSerializer(serializers.ModelSerializer[Slot]):
     messages = MessageSerializer(source="prompt.messages", many=True, read_only=True)
     language = serializers.CharField(source="prompt.language", read_only=True)
     require_ratings = serializers.BooleanField(source="project.require_ratings", read_only=True)
     completions = serializers.SerializerMethodField()
-    draft = serializers.SerializerMethodField()
+    draft = DraftSerializer(read_only=True, allow_null=True)
 
     class Meta:
         model = Slot
@@ -63,16 +70,10 @@ class TaskSerializer(serializers.ModelSerializer[Slot]):
 
     @extend_schema_field(JudgedCompletionSerializer(many=True))
     def get_completions(self, slot: Slot) -> list[dict[str, Any]]:
-        """In this labeler's order; send the indices back as `shown_order`."""
+        """In the order this labeler is to see them."""
         if slot.completion_set is None:
             return []
-        completions = list(slot.completion_set.completions.all())
-        order = shown_order(slot, len(completions))
-        return list(JudgedCompletionSerializer([completions[index] for index in order], many=True).data)
-
-    def get_draft(self, slot: Slot) -> dict[str, Any] | None:
-        draft = slot.drafts.filter(labeler=slot.labeler).first()
-        return draft.payload if draft else None
+        return list(JudgedCompletionSerializer(slot.shown_completions, many=True).data)
 
 
 class RatingSerializer(serializers.Serializer[Any]):
@@ -84,6 +85,9 @@ class RatingSerializer(serializers.Serializer[Any]):
 class SubmissionSerializer(serializers.Serializer[Any]):
     key = serializers.UUIDField(help_text="Made by you: the same submission sent twice is stored once.")
     active_seconds = serializers.FloatField(min_value=0, max_value=86_400, default=0.0)
+    instruction_version = serializers.IntegerField(
+        min_value=0, max_value=2**31 - 1, required=False, help_text="The version that stood in the task."
+    )
 
 
 class RankingSubmissionSerializer(SubmissionSerializer):
@@ -93,20 +97,11 @@ class RankingSubmissionSerializer(SubmissionSerializer):
         help_text="tiers[i] is the tier of the completion with index i; 1 is best, equal numbers are tied.",
     )
     ratings = serializers.ListField(child=RatingSerializer(allow_null=True), max_length=MAX_K, required=False)
-    shown_order = serializers.ListField(
-        child=serializers.IntegerField(min_value=0, max_value=MAX_K - 1), max_length=MAX_K, required=False
-    )
     note = serializers.CharField(max_length=MAX_NOTE_CHARACTERS, allow_blank=True, required=False)
 
 
 class DemonstrationSubmissionSerializer(SubmissionSerializer):
     text = serializers.CharField(max_length=MAX_DEMONSTRATION_CHARACTERS)
-
-
-class DraftSerializer(serializers.Serializer[Any]):
-    payload = serializers.DictField(help_text="Whatever you need to go on later, as a JSON object.")
-    version = serializers.IntegerField(read_only=True)
-    saved_at = serializers.DateTimeField(read_only=True)
 
 
 class SkipSerializer(serializers.Serializer[Any]):
@@ -144,8 +139,8 @@ class TaskViewSet(mixins.RetrieveModelMixin, viewsets.GenericViewSet[Slot]):
     @extend_schema(request=DraftSerializer, responses={200: DraftSerializer, 409: STALE})
     @action(detail=True, methods=["post"])
     def draft(self, request: Request, pk: str) -> Response:
-        """Keep unfinished work and renew the lease."""
-        draft = self.get_object().save_draft(request.user, self._checked(DraftSerializer)["payload"])
+        """Keep unfinished work and renew the lease. 409 too where something newer than your version is there."""
+        draft = self.get_object().save_draft(request.user, **self._checked(DraftSerializer))
         return Response(DraftSerializer(draft).data)
 
     @extend_schema(request=SkipSerializer, responses={204: None, 409: STALE})
@@ -168,7 +163,7 @@ class TaskViewSet(mixins.RetrieveModelMixin, viewsets.GenericViewSet[Slot]):
     def demonstration(self, request: Request, pk: str) -> Response:
         """Hand in a demonstration."""
         slot, given = self.get_object(), self._checked(DemonstrationSubmissionSerializer)
-        demonstration = Demonstration.objects.submit(slot, request.user, **given)
+        demonstration = Demonstration.objects.submit(slot, request.user, given, given.pop("key"))
         return Response(DemonstrationSerializer(demonstration).data, status=201)
 
     def _checked(self, kind: type[serializers.Serializer[Any]]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def labelled(project: Project, curator: User, labeler: User) -> dict[str, Any]:
     answer = Answer.objects.submit(slot, labeler, RANKING, uuid.uuid4())
     slot = Slot.objects.claim_next(project, labeler, "demonstration")
     assert slot
-    demonstration = Demonstration.objects.submit(slot, labeler, "A fjord is an inlet.", uuid.uuid4())
+    demonstration = Demonstration.objects.submit(slot, labeler, {"text": "A fjord is an inlet."}, uuid.uuid4())
     waiting = approved_prompt(project, curator, "What is a skerry?")
     sampled(waiting)
     return {"prompt": prompt, "answer": answer, "demonstration": demonstration, "waiting": waiting}

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from labeling.tests import world
 from rlhf.models import Promotion
-from webapp.tests import world
+from rlhf.tests.world import model_version
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def data_dir(settings: Any, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def site(db: None, data_dir: Path) -> SimpleNamespace:
-    """People: labeler, second labeler, curator, ops, admin; and another team with a project of its own."""
+    """People of each role with a project, and another team with one of its own."""
     site = SimpleNamespace(
         labeler=world.person("lena", "labeler"),
         second=world.person("luis", "labeler"),
@@ -27,10 +28,10 @@ def site(db: None, data_dir: Path) -> SimpleNamespace:
         admin=world.person("ada", "admin"),
         stranger=world.person("sam", "labeler"),
         other_curator=world.person("cleo", "curator"),
+        version=model_version("tiny-base"),
     )
     site.project = world.project("Ours", site.labeler, site.second, site.curator)
     site.foreign = world.project("Theirs", site.stranger, site.other_curator)
-    site.version = world.model_version("tiny-base")
     for project in (site.project, site.foreign):
         Promotion.objects.promote(project, site.version, site.ops)
     return site

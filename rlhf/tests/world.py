@@ -1,0 +1,26 @@
+"""Rows of the registry and of training for tests; what people say comes from `labeling/tests/world.py`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from rlhf.models import DatasetSnapshot, ModelVersion, TrainingRun
+
+
+def model_version(name: str, kind: str = "base", languages: tuple[str, ...] = ("en",)) -> ModelVersion:
+    directory = Path(settings.DATA_DIR) / "models" / name
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "manifest.json").write_text(json.dumps({"format": 1, "kind": kind, "files": {}}))
+    return ModelVersion.objects.create(
+        name=name, kind=kind, directory=f"models/{name}", manifest_hash="0" * 64, languages=list(languages)
+    )
+
+
+def trained(project: Any, ops: Any) -> dict[str, Any]:
+    """A snapshot of `project` and a run on it, waiting for a worker."""
+    snapshot = DatasetSnapshot.objects.freeze(project, ops)
+    policy = ModelVersion.objects.get(name=project.policy_name)
+    run = TrainingRun.objects.start(stage="sft", project=project, snapshot=snapshot, policy=policy, by=ops)
+    return {"snapshot": snapshot, "run": run, "version": policy}
