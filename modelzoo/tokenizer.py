@@ -37,10 +37,10 @@ def free_special_token(control_tokens: Mapping[str, int], used: Iterable[str | N
     """A control token that has no other job, to pad with where a model pads with its EOS or not at all."""
     taken = set(used)
     free = [name for name in control_tokens if name not in taken and name not in template]
-    named = [name for name in free if any(word in name.lower() for word in ("pad", "reserved", "unused", "unk"))]
     if not free:
         raise TokenizerError("it pads with its end-of-text token, and has no other special token to pad with")
-    return named[0] if named else free[-1]
+    named = (name for word in ("pad", "reserved", "unused", "unk") for name in free if word in name.lower())
+    return next(named, free[-1])
 
 
 class Tokenizer(ABC):
