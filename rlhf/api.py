@@ -23,10 +23,15 @@ class IsOps(BasePermission):
         return bool(request.user.is_authenticated and request.user.has_role("ops", "admin"))
 
 
+KEY_HELP = "Made by you: the same request sent twice is carried out once."
+
+
 class SnapshotSerializer(serializers.ModelSerializer[DatasetSnapshot]):
+    key = serializers.UUIDField(write_only=True, required=False, help_text=KEY_HELP)
+
     class Meta:
         model = DatasetSnapshot
-        fields = ["id", "project", "hash", "counts", "created_at"]
+        fields = ["id", "project", "hash", "counts", "created_at", "key"]
         read_only_fields = ["hash", "counts", "created_at"]
 
 
@@ -43,10 +48,11 @@ class SnapshotViewSet(mixins.CreateModelMixin, viewsets.ReadOnlyModelViewSet[Dat
         return DatasetSnapshot.objects.visible_to(self.request.user)
 
     def perform_create(self, serializer: Any) -> None:
-        serializer.instance = DatasetSnapshot.objects.freeze(serializer.validated_data["project"], self.request.user)
+        serializer.instance = DatasetSnapshot.objects.freeze(**serializer.validated_data, by=self.request.user)
 
 
 class RunSerializer(serializers.ModelSerializer[TrainingRun]):
+    key = serializers.UUIDField(write_only=True, required=False, help_text=KEY_HELP)
     params = serializers.DictField(required=False, help_text="Overrides of the stage's parameters.")
     result = serializers.SlugRelatedField[ModelVersion](slug_field="name", read_only=True)
 
@@ -69,6 +75,7 @@ class RunSerializer(serializers.ModelSerializer[TrainingRun]):
             "created_at",
             "started_at",
             "finished_at",
+            "key",
         ]
         read_only_fields = [
             "state",
@@ -85,10 +92,11 @@ class RunSerializer(serializers.ModelSerializer[TrainingRun]):
 class RetrainSerializer(serializers.ModelSerializer[TrainingRun]):
     reward_params = serializers.DictField(required=False)
     ppo_params = serializers.DictField(required=False)
+    key = serializers.UUIDField(required=False, help_text=KEY_HELP)
 
     class Meta:
         model = TrainingRun
-        fields = ["project", "policy", "reward_params", "ppo_params"]
+        fields = ["project", "policy", "reward_params", "ppo_params", "key"]
 
 
 class MetricsSerializer(serializers.Serializer[Any]):
@@ -158,9 +166,7 @@ class RunViewSet(mixins.CreateModelMixin, viewsets.ReadOnlyModelViewSet[Training
             request.query_params.get("since", 0)
         )
         curves: dict[str, list[list[float]]] = defaultdict(list)
-        for name, step, value in (
-            self.get_object().metrics.filter(step__gt=since).values_list("name", "step", "value")
-        ):
+        for name, step, value in self.get_object().metrics.filter(step__gt=since).values_list("name", "step", "value"):
             curves[name].append([step, value])
         return Response({"metrics": curves})
 
