@@ -119,7 +119,7 @@ def collect(
 
 
 def _as_ranked(batch: Batch, ended: Tensor, tokenizer: Tokenizer) -> Tensor:
-    """The tokens (B, T) as the reward model learned them: whichever stop token ended a response, there is one that does."""
+    """The tokens (B, T) as the reward model learned them: one and the same token ends a response."""
     last = batch.mask.sum(dim=1, keepdim=True) - 1
     return batch.tokens.scatter(
         1, last, torch.where(ended[:, None], tokenizer.end_of_turn_id, batch.tokens.gather(1, last))

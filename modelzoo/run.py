@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 import threading
@@ -115,6 +116,8 @@ class Run(Generic[Config]):
 
     def log_metrics(self, metrics: dict[str, float]) -> None:
         """One line in metrics.jsonl and one on stderr, for the step that ended last."""
+        if not metrics:
+            return
         state = self._running()
         line = {"step": state.step, "total": self.total, "seconds": round(self.seconds, 2), **metrics}
         with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
@@ -253,6 +256,8 @@ def execute(
     state = run.state if run else None
     result.update(step=state.step if state else 0, total=run.total if run else 0, warnings=run.warnings if run else [])
     _write_result(out, result)
+    if result["status"] == "succeeded":  # nothing is left to resume, and step checkpoints are large
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
     kind = result["error"]["kind"] if result["error"] else result["status"]
     return EXIT_CODES.get(kind, 1)
 

@@ -102,7 +102,20 @@ def _update(
     rows: list[int],
     pretraining: list[Example],
 ) -> dict[str, float]:
-    """One optimizer step of policy and value on a minibatch. Every sum is divided by the minibatch's token count."""
+    """One optimizer step of policy and value on a minibatch."""
+    metrics = add_ppo_gradients(run, models, rollout, rows)
+    if pretraining:
+        metrics["ptx_loss"] = add_pretraining_gradient(run, models, pretraining)
+    metrics["grad_norm"] = clip_gradients(models.policy, run.config.max_grad_norm, "policy")
+    clip_gradients(models.value, run.config.max_grad_norm, "value model")
+    for optimizer in optimizers.values():
+        optimizer.step()
+        optimizer.zero_grad()
+    return metrics
+
+
+def add_ppo_gradients(run: Run[PPOConfig], models: Models, rollout: Rollout, rows: list[int]) -> dict[str, float]:
+    """Gradients of the clipped losses; every sum is divided by the token count of all `rows`, however they are cut."""
     config = run.config
     tokens = int(rollout.batch.response[rows].sum())
     sums = dict.fromkeys(("policy_loss", "value_loss", "approx_kl", "ratio", "clip_fraction"), 0.0)
@@ -121,15 +134,7 @@ def _update(
             sums["approx_kl"] += kl_k3(part.logprobs, logprobs)[said].sum().item()
             sums["ratio"] += ratio[said].sum().item()
             sums["clip_fraction"] += ((ratio - 1).abs() > config.clip_range)[said].sum().item()
-    metrics = {name: value / tokens for name, value in sums.items()}
-    if pretraining:
-        metrics["ptx_loss"] = add_pretraining_gradient(run, models, pretraining)
-    metrics["grad_norm"] = clip_gradients(models.policy, config.max_grad_norm, "policy")
-    clip_gradients(models.value, config.max_grad_norm, "value model")
-    for optimizer in optimizers.values():
-        optimizer.step()
-        optimizer.zero_grad()
-    return metrics
+    return {name: value / tokens for name, value in sums.items()}
 
 
 def add_pretraining_gradient(run: Run[PPOConfig], models: Models, pretraining: list[Example]) -> float:

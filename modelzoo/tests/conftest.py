@@ -16,7 +16,8 @@ from modelzoo.data import seeded
 from modelzoo.tokenizer import Tokenizer, train_sentencepiece
 from modelzoo.transformer import RewardModel, Transformer
 
-WORDS = "the cat sat on a mat and saw good fish in warm sea water while dogs ran over green hills".split()
+SENTENCE = "the cat sat on a mat and saw good fish in warm sea water while dogs ran over green hills"
+WORDS = SENTENCE.split()
 Rows = list[dict[str, Any]]
 
 
@@ -28,7 +29,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
-    return train_sentencepiece([" ".join(WORDS)] * 4 + ["안녕하세요 오늘 날씨가 좋네요"], 310)
+    return train_sentencepiece([SENTENCE] * 4 + ["안녕하세요 오늘 날씨가 좋네요"], 310)
 
 
 def tiny_policy(tokenizer: Tokenizer, seed: int = 0) -> Transformer:
