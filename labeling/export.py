@@ -2,13 +2,17 @@
 
 import hashlib
 import hmac
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Max
+from django.db.models import Count, Max
 
-from labeling.models import Answer, Demonstration, Project, Prompt
+from labeling.models import Answer, Demonstration, Project, Prompt, SamplingJob
+from labeling.models.project import ProjectQuerySet
+from labeling.pairs import preferred_pairs
 
 CHUNK = 500
 
@@ -46,14 +50,15 @@ def rankings(project: Project) -> Iterator[dict[str, Any]]:
 
 def demonstrations(project: Project) -> Iterator[dict[str, Any]]:
     """The newest text of every demonstration, oldest first."""
-    rows = (
+    rows: Iterator[Any] = (
         Demonstration.objects.filter(prompt__project=project)
         .exclude(prompt__state=Prompt.State.DRAFT)
         .select_related("prompt")
         .annotate(revision=Max("revisions__pk"), under=Max("revisions__instruction_version"))
         .order_by("pk")
+        .iterator(chunk_size=CHUNK)
     )
-    for row in rows.iterator(chunk_size=CHUNK):
+    for row in rows:
         yield {
             "id": f"demo-{row.pk}-{row.revision}",
             **_prompt(row.prompt),
@@ -75,6 +80,45 @@ def prompts(project: Project) -> Iterator[dict[str, Any]]:
 def ranking_count(project: Project) -> int:
     """How many rankings the project has so far: what schedules count."""
     return Answer.objects.filter(completion_set__project=project).count()
+
+
+def ranking_counts() -> dict[int, int]:
+    """How many rankings each project (by key) has so far."""
+    counts = Answer.objects.order_by().values_list("completion_set__project").annotate(Count("pk"))
+    return defaultdict(int, counts)
+
+
+def projects(user: Any) -> ProjectQuerySet:
+    """The projects that `user` may see."""
+    return Project.objects.all().visible_to(user)
+
+
+def collected() -> dict[int, Counter[str]]:
+    """What each project (by key) holds by now: how many "rankings", preferred "pairs" and "demonstrations"."""
+    counts: dict[int, Counter[str]] = defaultdict(Counter)
+    tiers = Answer.objects.filter(current__isnull=False).values_list("completion_set__project", "current__tiers")
+    for project, row in tiers.order_by().iterator(chunk_size=CHUNK):
+        counts[project]["rankings"] += 1
+        counts[project]["pairs"] += len(preferred_pairs(row))
+    demonstrated = Demonstration.objects.exclude(prompt__state=Prompt.State.DRAFT).order_by()
+    for project, number in demonstrated.values_list("prompt__project").annotate(Count("pk")):
+        counts[project]["demonstrations"] = number
+    return counts
+
+
+def sampling() -> dict[int, Counter[str]]:
+    """How many sampling jobs each project (by key) has in each state."""
+    counts: dict[int, Counter[str]] = defaultdict(Counter)
+    states = SamplingJob.objects.order_by().values_list("completion_set__project", "state").annotate(Count("pk"))
+    for project, state, number in states:
+        counts[project][state] = number
+    return counts
+
+
+def sampler_seen_at() -> datetime | None:
+    """When a sampler last gave a sign of life while it worked."""
+    seen: datetime | None = SamplingJob.objects.aggregate(Max("heartbeat_at"))["heartbeat_at__max"]
+    return seen
 
 
 def _prompt(prompt: Prompt) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Training runs: a stage, a snapshot, the models it starts from, and what came of it."""
 
+import json
 import uuid
 from datetime import timedelta
 from pathlib import Path
@@ -35,8 +36,7 @@ class TrainingRunQuerySet(JobQuerySet):
 
         Starting with the same `key` again returns the run that is there: a double click starts one.
         """
-        done: TrainingRun | None = self.filter(key=key).first() if key else None
-        if done:
+        if done := self._started_with(key):
             return done
         run = TrainingRun(key=key, **fields)
         run.full_clean(exclude=["key"])
@@ -44,10 +44,9 @@ class TrainingRunQuerySet(JobQuerySet):
             with transaction.atomic():
                 run.save()
         except IntegrityError:
-            done = self.filter(key=key).first() if key else None
-            if not done:
-                raise
-            return done
+            if done := self._started_with(key):
+                return done
+            raise
         run.enqueue()
         return run
 
@@ -67,7 +66,7 @@ class TrainingRunQuerySet(JobQuerySet):
         One retraining per project at a time: ValidationError while another is under way. The same `key` again returns
         the runs that are there. Where nothing is started, no snapshot is left behind.
         """
-        if done := self._chain(key):
+        if done := self._chain_under(key):
             return done
         self._require_idle(project)
         common = {"project": project, "policy": policy, "by": by, "schedule": schedule}
@@ -80,7 +79,7 @@ class TrainingRunQuerySet(JobQuerySet):
             return self._start_chain(project, snapshot, reward, ppo)
         except BaseException:
             snapshot.delete()
-            if done := self._chain(key):
+            if done := self._chain_under(key):
                 return done
             raise
 
@@ -97,10 +96,14 @@ class TrainingRunQuerySet(JobQuerySet):
             run.enqueue()
         return reward, ppo
 
-    def _chain(self, key: uuid.UUID | None) -> "tuple[TrainingRun, TrainingRun] | None":
+    def _chain_under(self, key: uuid.UUID | None) -> "tuple[TrainingRun, TrainingRun] | None":
         """The retraining that was started with `key`."""
-        reward = self.filter(key=key).first() if key else None
+        reward = self._started_with(key)
         return (reward, reward.followers.get()) if reward else None
+
+    def _started_with(self, key: uuid.UUID | None) -> "TrainingRun | None":
+        run: TrainingRun | None = self.filter(key=key).first() if key else None
+        return run
 
     def _require_idle(self, project: Any) -> None:
         if self.filter(project=project).unfinished().exists():
@@ -270,7 +273,9 @@ class TrainingRun(Job):
         False where it is neither; ValidationError where it still waits for the result of another.
         """
         if self.after and self.after.state in (Job.State.FAILED, Job.State.CANCELLED):
-            raise ValidationError(_("This run needs the result of “%(run)s”. Resume that one."), params={"run": self.after})
+            raise ValidationError(
+                _("This run needs the result of “%(run)s”. Resume that one."), params={"run": self.after}
+            )
         before = self.state
         if not super().requeue():
             return False
@@ -291,6 +296,10 @@ class TrainingRun(Job):
     def duration(self) -> timedelta | None:
         """How long the last attempt has taken so far, or took."""
         return (self.finished_at or timezone.now()) - self.started_at if self.started_at else None
+
+    @property
+    def corpus_path(self) -> Path | None:
+        return Path(settings.DATA_DIR) / CORPORA / self.corpus if self.corpus else None
 
     @property
     def folder(self) -> Path:
@@ -318,6 +327,24 @@ class TrainingRun(Job):
                 continue
             return text.partition("\n")[2] if size > characters else text
         return ""
+
+    def spec(self) -> dict[str, Any]:
+        """What the newest attempt was told to do (docs/files.md); empty before the first."""
+        return self._newest_json("spec.json")
+
+    def warnings(self) -> list[str]:
+        """What the trainer found worth telling whoever started it."""
+        return list(self._newest_json("result.json").get("warnings", []))
+
+    def _newest_json(self, name: str) -> dict[str, Any]:
+        """A file of the newest attempt; empty where there is none, or it is being written."""
+        for folder in self.attempt_folders()[:1]:
+            try:
+                content: dict[str, Any] = json.loads((folder / name).read_bytes())
+            except (OSError, ValueError):
+                break
+            return content
+        return {}
 
 
 class Metric(models.Model):

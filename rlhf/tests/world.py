@@ -1,5 +1,6 @@
 """Rows of the registry and of training for tests; what people say comes from `labeling/tests/world.py`."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,22 @@ from django.conf import settings
 from rlhf.models import DatasetSnapshot, ModelVersion, TrainingRun
 
 
-def model_version(name: str, kind: str = "base", languages: tuple[str, ...] = ("en",)) -> ModelVersion:
+def model_version(name: str, kind: str = "base", languages: tuple[str, ...] = ("en",), **fields: Any) -> ModelVersion:
+    """A version with real files, which `modelzoo.checkpoint.verify` accepts; there are no weights in them."""
     directory = Path(settings.DATA_DIR) / "models" / name
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "manifest.json").write_text(json.dumps({"format": 1, "kind": kind, "files": {}}))
+    config = b'{"architectures": ["LlamaForCausalLM"]}'
+    (directory / "config.json").write_bytes(config)
+    manifest = {"format": 1, "kind": kind, "files": {"config.json": hashlib.sha256(config).hexdigest()}}
+    encoded = json.dumps(manifest).encode()
+    (directory / "manifest.json").write_bytes(encoded)
     return ModelVersion.objects.create(
-        name=name, kind=kind, directory=f"models/{name}", manifest_hash="0" * 64, languages=list(languages)
+        name=name,
+        kind=kind,
+        directory=f"models/{name}",
+        manifest_hash=hashlib.sha256(encoded).hexdigest(),
+        languages=list(languages),
+        **fields,
     )
 
 

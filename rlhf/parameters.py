@@ -1,0 +1,143 @@
+"""Training parameters as form fields, generated from the dataclasses in `modelzoo.config`."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from django import forms
+from django.utils.functional import lazy
+from django.utils.text import format_lazy
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from modelzoo.config import STAGES, ConfigError, build
+
+MAIN = {
+    "sft": ("learning_rate", "epochs", "batch_size", "max_length"),
+    "reward": ("learning_rate", "epochs", "batch_size", "ties", "max_length"),
+    "ppo": ("learning_rate", "episodes", "batch_size", "minibatch_size", "kl_coef", "max_new_tokens"),
+}
+"""What most people change; the rest stands under “advanced”."""
+
+LABELS = {
+    "adam_eps": _("Adam's epsilon"),
+    "batch_size": _("batch size"),
+    "checkpoint_every": _("steps between checkpoints"),
+    "clip_range": _("clip range"),
+    "ema_decay": _("moving average of the weights"),
+    "episodes": _("episodes"),
+    "epochs": _("epochs"),
+    "final_lr_ratio": _("final learning rate"),
+    "gae_lambda": _("GAE lambda"),
+    "gamma": _("gamma"),
+    "inner_epochs": _("passes over each rollout"),
+    "kl_coef": _("KL weight"),
+    "kl_horizon": _("KL horizon"),
+    "kl_stop": _("KL stop"),
+    "kl_target": _("KL target"),
+    "learning_rate": _("learning rate"),
+    "margin": _("margin"),
+    "max_grad_norm": _("largest gradient norm"),
+    "max_length": _("longest sequence"),
+    "max_new_tokens": _("longest response"),
+    "micro_batch_size": _("micro-batch size"),
+    "minibatch_size": _("minibatch size"),
+    "missing_eos_penalty": _("penalty for no end"),
+    "ptx_coef": _("pretraining weight"),
+    "seed": _("seed"),
+    "temperature": _("temperature"),
+    "ties": _("tied pairs"),
+    "value_clip_range": _("value clip range"),
+    "value_coef": _("value loss weight"),
+    "value_learning_rate": _("learning rate of the value model"),
+    "warmup_ratio": _("warm-up share"),
+    "warmup_steps": _("warm-up steps"),
+    "weight_decay": _("weight decay"),
+    "whiten_rewards": _("whiten rewards"),
+}
+
+CHOICE_LABELS = {"drop": _("leave them out"), "model": _("pull their scores together")}
+
+# What only shows when values meet: `build` says it in English, the form in the reader's language.
+TOGETHER = {"minibatch_size": _("The minibatch size must divide the batch size.")}
+
+
+def specs(stage: str) -> dict[str, "dataclasses.Field[Any]"]:
+    return {spec.name: spec for spec in dataclasses.fields(STAGES[stage])}
+
+
+def label(name: str) -> Any:
+    return LABELS.get(name, name.replace("_", " "))
+
+
+def fields(stage: str, prefix: str = "") -> dict[str, forms.Field]:
+    """A form field for each parameter of `stage`, under its name with `prefix` before it."""
+    return {prefix + spec.name: _field(spec) for spec in specs(stage).values()}
+
+
+def fieldsets(stage: str, title: Any, prefix: str = "") -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The main parameters and, folded up, the advanced ones."""
+    advanced = [name for name in specs(stage) if name not in MAIN[stage]]
+    yield title, {"fields": [prefix + name for name in MAIN[stage]]}
+    folded = format_lazy("{title}: {advanced}", title=title, advanced=_("advanced parameters"))
+    yield folded, {"fields": [prefix + name for name in advanced], "classes": ["collapse"]}
+
+
+def initial(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Overrides as initial values of the form fields; what is not overridden shows its default."""
+    return {prefix + name: value for name, value in params.items()}
+
+
+def clean(form: forms.Form | forms.ModelForm[Any], stage: str, prefix: str = "") -> dict[str, Any]:
+    """The overrides that `form` holds: what differs from the defaults. What is wrong stands beside its field."""
+    given = {name: form.cleaned_data[prefix + name] for name in specs(stage) if prefix + name in form.cleaned_data}
+    overrides = {name: value for name, value in given.items() if value != specs(stage)[name].default}
+    if len(given) == len(specs(stage)):  # otherwise some field is wrong by itself and says so
+        try:
+            build(STAGES[stage], overrides)
+        except ConfigError as error:
+            for name, message in error.errors.items():
+                form.add_error(prefix + name, TOGETHER.get(name, message))
+    return overrides
+
+
+def table(stage: str, params: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every parameter with its value in a run that overrides `params`, and whether it does."""
+    rows = []
+    for name, spec in specs(stage).items():
+        value, changed = params.get(name, spec.default), name in params
+        rows.append({"name": name, "label": label(name), "value": shown(value), "changed": changed})
+    return rows
+
+
+def shown(value: Any) -> str:
+    """A value as people write it: 1e-05, 0.02, 64."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _field(spec: "dataclasses.Field[Any]") -> forms.Field:
+    limits = spec.metadata
+    common: dict[str, Any] = {"label": label(spec.name), "initial": spec.default, "help_text": _lazy_help(spec)}
+    if spec.type is bool:
+        return forms.BooleanField(required=False, **common)
+    if limits["choices"]:
+        choices = [(choice, CHOICE_LABELS.get(choice, choice)) for choice in limits["choices"]]
+        return forms.ChoiceField(choices=choices, **common)
+    kind = forms.IntegerField if spec.type is int else forms.FloatField
+    return kind(min_value=limits["minimum"], max_value=limits["maximum"], **common)
+
+
+def _help(spec: "dataclasses.Field[Any]") -> str:
+    """What it does, its default and what is allowed. The texts of `modelzoo.config` are in the catalogue, too."""
+    text = gettext(spec.metadata["help"])
+    if spec.type is bool or spec.metadata["choices"]:
+        return text
+    limits = gettext("Default %(default)s, from %(minimum)s to %(maximum)s.") % {
+        "default": shown(spec.default),
+        "minimum": shown(spec.metadata["minimum"]),
+        "maximum": shown(spec.metadata["maximum"]),
+    }
+    return f"{text} {limits}"
+
+
+_lazy_help = lazy(_help, str)
