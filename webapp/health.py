@@ -14,6 +14,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from labeling.models import Project, SamplingJob
+from rlhf import liveness
 from rlhf.models import TrainingRun
 from worker.celery import app
 from worker.jobs import Job, JobQuerySet
@@ -32,6 +33,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
     """200 while pages can be served, 503 where the database is away or behind.
 
     The broker may be away: labels are still stored, and jobs wait in their rows. Then `status` is `degraded`.
+    With `?workers` the workers are asked too, which takes a second.
     """
     try:
         with connection.cursor() as cursor:
@@ -43,19 +45,21 @@ def readyz(request: HttpRequest) -> JsonResponse:
     if unapplied:
         return JsonResponse({"status": "down", "database": f"{unapplied} migrations to apply"}, status=503)
     broker = _broker_answers()
-    return JsonResponse(
-        {
-            "status": "ok" if broker else "degraded",
-            "database": "ok",
-            "broker": "ok" if broker else "away",
-            "policies": {
-                "projects": Project.objects.count(),
-                "without_policy": Project.objects.filter(policy_name="").count(),
-            },
-            "sampling": _backlog(SamplingJob.objects.all()),
-            "training": _backlog(TrainingRun.objects.all()),
-        }
-    )
+    answer: dict[str, Any] = {
+        "status": "ok" if broker else "degraded",
+        "database": "ok",
+        "broker": "ok" if broker else "away",
+        "policies": {
+            "projects": Project.objects.count(),
+            "without_policy": Project.objects.filter(policy_name="").count(),
+        },
+        "sampling": _backlog(SamplingJob.objects.all()),
+        "training": _backlog(TrainingRun.objects.all()),
+    }
+    if "workers" in request.GET:
+        seen = liveness.look()
+        answer["workers"] = {"sampler": seen.sampler, "trainer": seen.trainer}
+    return JsonResponse(answer)
 
 
 _migrated = False

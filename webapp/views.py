@@ -22,6 +22,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from rest_framework.authtoken.models import Token
 
 from labeling.models import Role, User
+from labeling.roles import person
 from webapp.tokens import issue_token, revoke_token
 
 LANGUAGE_COOKIE_AGE = 365 * 24 * 60 * 60
@@ -39,7 +40,7 @@ class PreferencesForm(forms.ModelForm):  # type: ignore[type-arg]
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
     """Everyone's work: tasks for labelers, prompts for curators, the console for ops."""
-    user = _account(request)
+    user = person(request)
     if user.is_superuser or user.has_role(Role.OPS):
         return redirect("admin:index")
     return redirect("project_list" if user.has_role(Role.CURATOR) else "desk")
@@ -49,7 +50,7 @@ def home(request: HttpRequest) -> HttpResponse:
 @login_required
 def preferences(request: HttpRequest) -> HttpResponse:
     """One's own settings: language and appearance, password, API token."""
-    form = PreferencesForm(request.POST or None, instance=_account(request))
+    form = PreferencesForm(request.POST or None, instance=person(request))
     if request.method == "POST" and form.is_valid():
         form.save()
         response = redirect("preferences")
@@ -64,7 +65,7 @@ def preferences(request: HttpRequest) -> HttpResponse:
 @login_required
 @sensitive_post_parameters()
 def change_password(request: HttpRequest) -> HttpResponse:
-    form = PasswordChangeForm(_account(request), request.POST)
+    form = PasswordChangeForm(person(request), request.POST)
     if not form.is_valid():
         return _preferences(request, password_form=form)
     update_session_auth_hash(request, form.save())
@@ -77,19 +78,19 @@ def change_password(request: HttpRequest) -> HttpResponse:
 @never_cache
 def make_token(request: HttpRequest) -> HttpResponse:
     """A new API token, shown this once; one made before stops working."""
-    return _preferences(request, new_token=issue_token(_account(request)))
+    return _preferences(request, new_token=issue_token(person(request)))
 
 
 @require_POST
 @login_required
 def drop_token(request: HttpRequest) -> HttpResponse:
-    revoke_token(_account(request))
+    revoke_token(person(request))
     messages.success(request, _("The token no longer works."))
     return redirect("preferences")
 
 
 def _preferences(request: HttpRequest, **given: Any) -> HttpResponse:
-    user = _account(request)
+    user = person(request)
     context = {
         "form": PreferencesForm(instance=user),
         "password_form": PasswordChangeForm(user),
@@ -97,11 +98,6 @@ def _preferences(request: HttpRequest, **given: Any) -> HttpResponse:
         "section": "preferences",
     }
     return TemplateResponse(request, "preferences.html", context | given)
-
-
-def _account(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # login_required stands before
-    return request.user
 
 
 @require_POST
