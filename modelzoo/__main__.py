@@ -1,46 +1,41 @@
-"""`python -m modelzoo`: the trainers as commands. See docs/files.md for the spec and what a run writes."""
+"""`python -m modelzoo`: train, import, export and sample. docs/files.md says what the trainers read and write."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-STAGES = ("sft", "reward", "ppo", "pretrain")
+from modelzoo.commands import COMMANDS, run_command
+from modelzoo.config import STAGES, PretrainConfig
+from modelzoo.pretrain import pretrain
+from modelzoo.run import Trainer, execute
+from modelzoo.train_ppo import train_ppo
+from modelzoo.train_reward import train_reward
+from modelzoo.train_sft import train_sft
+
+TRAINERS: dict[str, Trainer] = {"sft": train_sft, "reward": train_reward, "ppo": train_ppo, "pretrain": pretrain}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    return _train(options)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m modelzoo", description="Train and move language models.")
+    """Run one command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m modelzoo", description="Train, move and sample language models.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for stage in STAGES:
-        command = commands.add_parser(stage, help=f"run the {stage} trainer")
-        command.add_argument("--spec", type=Path, required=True, help="spec.json: inputs and parameters")
+    for stage, trainer in TRAINERS.items():
+        described = (trainer.__doc__ or "").splitlines()[0]
+        command = commands.add_parser(stage, help=described, description=described)
+        command.add_argument("--spec", type=Path, required=True, help="JSON: inputs and parameters")
         command.add_argument(
-            "--out", type=Path, required=True, help="folder for metrics, checkpoints, model, result.json"
+            "--out", type=Path, required=True, help="folder for metrics, checkpoints and the model"
         )
         command.add_argument("--supervised", action="store_true", help="stop when standard input ends")
-    return parser
-
-
-def _train(options: argparse.Namespace) -> int:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before torch: equal runs give equal bits on a GPU too
-    from modelzoo.config import STAGES as CONFIGS
-    from modelzoo.config import PretrainConfig
-    from modelzoo.pretrain import pretrain
-    from modelzoo.run import Trainer, execute
-    from modelzoo.train_ppo import train_ppo
-    from modelzoo.train_reward import train_reward
-    from modelzoo.train_sft import train_sft
-
-    trainers: dict[str, Trainer] = {"sft": train_sft, "reward": train_reward, "ppo": train_ppo, "pretrain": pretrain}
-    configs = {**CONFIGS, "pretrain": PretrainConfig}
-    stage = options.command
-    return execute(stage, trainers[stage], configs[stage], options.spec, options.out, supervised=options.supervised)
+    for name, other in COMMANDS.items():
+        other.add_arguments(commands.add_parser(name, help=other.help, description=other.help))
+    options = parser.parse_args(arguments)
+    if options.command in COMMANDS:
+        return run_command(COMMANDS[options.command], options)
+    config = STAGES.get(options.command, PretrainConfig)
+    trainer = TRAINERS[options.command]
+    return execute(options.command, trainer, config, options.spec, options.out, supervised=options.supervised)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,15 @@ from pathlib import Path
 
 from modelzoo.checkpoint import CheckpointError, manifest_hash, verify
 from modelzoo.config import ConfigError, SamplingConfig, build
+from modelzoo.corpus import write_dialogues
+from modelzoo.data import SnapshotError
 from modelzoo.huggingface import export_huggingface
 from modelzoo.import_model import import_model
 from modelzoo.sampler import PromptError, Sampler
 from modelzoo.tokenizer import TokenizerError, train_sentencepiece
+
+
+UNUSABLE = (ConfigError, CheckpointError, TokenizerError, SnapshotError, PromptError, OSError, FloatingPointError)
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ def run_command(command: Command, arguments: argparse.Namespace) -> int:
     """Run it; bad input becomes one line on standard error and exit code 2."""
     try:
         return command.main(arguments)
-    except (ConfigError, CheckpointError, TokenizerError, PromptError, OSError, FloatingPointError) as error:
+    except UNUSABLE as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -131,10 +136,24 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _dialogues_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("csv", type=Path, help="a CSV with a question and its answer in each row")
+    parser.add_argument("jsonl", type=Path, help="the corpus to write, for `pretrain`")
+    parser.add_argument("--prompt", default="prompt", metavar="COLUMN", help="what the user says (default: prompt)")
+    parser.add_argument("--response", default="response", metavar="COLUMN", help="the answer (default: response)")
+
+
+def _dialogues(arguments: argparse.Namespace) -> int:
+    count = write_dialogues(arguments.csv, arguments.jsonl, prompt=arguments.prompt, response=arguments.response)
+    print(f"{arguments.jsonl}: {count} dialogues")
+    return 0
+
+
 COMMANDS = {
     "import": Command("make a checkpoint of a model from elsewhere", _import_arguments, _import),
     "export": Command("write a checkpoint as a Hugging Face directory", _export_arguments, _export),
     "tokenizer": Command("train a sentencepiece tokenizer", _tokenizer_arguments, _tokenizer),
+    "dialogues": Command("turn two columns of a CSV into a pretraining corpus", _dialogues_arguments, _dialogues),
     "sample": Command("complete a prompt", _sample_arguments, _sample),
     "verify": Command("check a checkpoint against its manifest", _verify_arguments, _verify),
 }

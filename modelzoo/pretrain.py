@@ -6,7 +6,8 @@ from dataclasses import asdict, fields
 import torch
 
 from modelzoo.config import ModelConfig, PretrainConfig
-from modelzoo.data import Example, collate, micro_batches, read_corpus, step_indices, windows
+from modelzoo.corpus import read_corpus, windows
+from modelzoo.data import Example, collate, micro_batches, step_indices
 from modelzoo.logprobs import mean_loss, response_logprobs
 from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate
 from modelzoo.run import Run, owned
@@ -19,6 +20,7 @@ HELDOUT_EVERY = 50  # one window in so many measures the loss instead of lowerin
 
 
 def pretrain(run: Run[PretrainConfig]) -> dict[str, float]:
+    """Train a small language model from scratch on a corpus."""
     spec, config = run.spec, run.config
     if spec.languages is None:
         raise BadInput('A model from scratch must state what it speaks; add "languages" to the spec, such as ["ko"].')

@@ -11,6 +11,7 @@ import torch
 
 from modelzoo.checkpoint import load_policy, load_reward_model, manifest_hash
 from modelzoo.config import PPOConfig
+from modelzoo.corpus import read_corpus, windows
 from modelzoo.data import (
     Example,
     Snapshot,
@@ -19,8 +20,6 @@ from modelzoo.data import (
     endless_indices,
     epoch_order,
     micro_batches,
-    read_corpus,
-    windows,
 )
 from modelzoo.logprobs import response_logprobs, response_values
 from modelzoo.losses import adapted_kl_coef, kl_k3, policy_losses, value_losses
@@ -33,6 +32,7 @@ from modelzoo.state import TrainingState
 
 
 def train_ppo(run: Run[PPOConfig]) -> dict[str, float]:
+    """Improve a policy against a reward model with PPO."""
     spec, config = run.spec, run.config
     snapshot = Snapshot.open(spec.path("snapshot"))
     models, languages = _load_models(run)

@@ -28,6 +28,7 @@ from modelzoo.transformer import RewardModel
 
 
 def train_reward(run: Run[RewardConfig]) -> dict[str, float]:
+    """Train a reward model on rankings."""
     spec, config = run.spec, run.config
     snapshot = Snapshot.open(spec.path("snapshot"))
     policy, tokenizer, manifest = load_policy(spec.path("policy"))

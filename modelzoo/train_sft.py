@@ -15,6 +15,7 @@ from modelzoo.transformer import Transformer
 
 
 def train_sft(run: Run[SFTConfig]) -> dict[str, float]:
+    """Fine-tune a policy on demonstrations."""
     spec, config = run.spec, run.config
     snapshot = Snapshot.open(spec.path("snapshot"))
     policy, tokenizer, manifest = load_policy(spec.path("policy"))
