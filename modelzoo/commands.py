@@ -17,7 +17,6 @@ from modelzoo.import_model import import_model
 from modelzoo.sampler import PromptError, Sampler
 from modelzoo.tokenizer import TokenizerError, train_sentencepiece
 
-
 UNUSABLE = (ConfigError, CheckpointError, TokenizerError, SnapshotError, PromptError, OSError, FloatingPointError)
 
 
