@@ -115,24 +115,22 @@ TEMPLATES = [
 ]
 
 # --- Database -------------------------------------------------------------------------------------------------------
-if DATABASE_URL := (_required("DATABASE_URL") if PRODUCTION else env.str("DATABASE_URL", "")):
-    DATABASES = {"default": env.db_url_config(DATABASE_URL)}
-    DATABASES["default"].update(CONN_HEALTH_CHECKS=True, CONN_MAX_AGE=60)
+DATABASE_URL = _required("DATABASE_URL") if PRODUCTION else env.str("DATABASE_URL", "")
+EMBEDDED_DATABASE = {"ENGINE": "django.db.backends.sqlite3", "NAME": DATA_DIR / "db.sqlite3"}
+DATABASES = {"default": env.db_url_config(DATABASE_URL) if DATABASE_URL else EMBEDDED_DATABASE}
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    DATABASES["default"].update(
+        # A file, so that live servers and worker processes of a test see the same rows.
+        TEST={"NAME": str(Path(tempfile.gettempdir()) / f"nanochatgpt-test-{os.getpid()}.sqlite3")},
+        OPTIONS={
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            # FULL: a label that was acknowledged survives power loss.
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
+        },
+    )
 else:
-    DATABASES = {
-        "default": {
-            "ENGINE": "django.db.backends.sqlite3",
-            "NAME": DATA_DIR / "db.sqlite3",
-            # A file, so that live servers and worker processes of a test see the same rows.
-            "TEST": {"NAME": str(Path(tempfile.gettempdir()) / f"nanochatgpt-test-{os.getpid()}.sqlite3")},
-            "OPTIONS": {
-                "transaction_mode": "IMMEDIATE",
-                "timeout": 20,
-                # FULL: a label that was acknowledged survives power loss.
-                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
-            },
-        }
-    }
+    DATABASES["default"].update(CONN_HEALTH_CHECKS=True, CONN_MAX_AGE=60)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Broker: a doorbell; rows are the truth (worker/jobs.py) ---------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 from celery.signals import worker_shutting_down
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, transaction
 
 from worker.jobs import LEASE, Job, LostLease
 
@@ -57,14 +57,19 @@ class Leases(threading.Thread):
             connection.close()
 
     def renew(self) -> None:
-        for job in list(self._held.values()):
-            try:
-                if job.heartbeat(progress=dict(self.progress)):
-                    self.cancelled.add(job.pk)
-            except LostLease:
-                if self._held.pop(job.pk, None):
-                    self.lost.add(job.pk)
-            except DatabaseError as error:
-                # The lease is longer than several beats: the next one may still be in time.
-                logger.warning("the lease of %s was not renewed: %s", job, error)
-                connection.close()
+        try:
+            with transaction.atomic():
+                for job in list(self._held.values()):
+                    self._renew(job)
+        except DatabaseError as error:
+            # The lease is longer than several beats: the next one may still be in time.
+            logger.warning("leases were not renewed: %s", error)
+            connection.close()
+
+    def _renew(self, job: Job) -> None:
+        try:
+            if job.heartbeat(progress=dict(self.progress)):
+                self.cancelled.add(job.pk)
+        except LostLease:
+            if self._held.pop(job.pk, None):
+                self.lost.add(job.pk)

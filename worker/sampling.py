@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 from django.conf import settings
+from django.db import transaction
 
-from labeling.models import SampledCompletion, SamplingJob
+from labeling.models import CompletionSet, SampledCompletion, SamplingJob
 from modelzoo.checkpoint import CheckpointError, manifest_hash
 from modelzoo.config import SamplingConfig
 from modelzoo.sampler import PromptError, Sample, Sampler, SamplingStoppedError
@@ -98,8 +99,13 @@ def sample(job_id: int) -> None:
 
 
 def claim_company(first: SamplingJob) -> list[SamplingJob]:
-    """More queued jobs of the same policy and settings, the oldest first, as many as fit the token budget."""
+    """More queued jobs of the same policy and settings, the oldest first, as many as fit the token budget.
+
+    None where labelers have nothing to rank: alone, the first set is there soonest.
+    """
     chosen = first.completion_set
+    if not chosen.project.completion_sets.filter(state=CompletionSet.State.READY).exists():
+        return []
     alike = SamplingJob.objects.runnable().filter(
         completion_set__policy_name=chosen.policy_name,
         completion_set__temperature=chosen.temperature,
@@ -151,8 +157,9 @@ class Batch:
         except Exception:
             logger.exception("a batch of %d broke; each of its jobs is tried alone", len(self.jobs))
             self._one_by_one(sampler)
-        for job in self._unfinished():
-            self._end(job, "give_back")
+        with transaction.atomic():
+            for job in self._unfinished():
+                self._end(job, "give_back")
 
     def _one_by_one(self, sampler: Sampler) -> None:
         """One prompt that breaks the sampler must not take the others with it."""
