@@ -45,6 +45,17 @@ class CompletionSetQuerySet(models.QuerySet["CompletionSet"]):
             slots__state__in=("leased", "answered")
         )
 
+    def in_work(self) -> Self:
+        """Sets whose completions are on their way."""
+        return self.filter(state=CompletionSet.State.SAMPLING, job__in=SamplingJob.objects.unfinished())
+
+    def failed(self) -> Self:
+        """Sets that never came and will not come by themselves."""
+        return self.filter(state=CompletionSet.State.SAMPLING).exclude(job__in=SamplingJob.objects.unfinished())
+
+    def sampled(self) -> Self:
+        return self.filter(state__in=(CompletionSet.State.READY, CompletionSet.State.CLOSED))
+
     @transaction.atomic
     def expire(self) -> int:
         """Withdraw the sets of the query: their open slots go, their sampling is cancelled."""

@@ -1,5 +1,7 @@
 """An import: an uploaded file on its way from columns to prompts. Nothing becomes a prompt before `take`."""
 
+import hashlib
+import json
 import logging
 import uuid
 from collections import Counter
@@ -138,6 +140,21 @@ class Import(models.Model):
             raise ValidationError(_("The file has no column “%(column)s”."), params={"column": missing[0]})
         known = self.project.prompts.filter(language=self.language).order_by().values_list("hash", flat=True)
         return candidates(self.table, self.mapping, set(known))
+
+    def examples(self) -> list[tuple[str, str]]:
+        """Each column with the first value in it."""
+        rows = self.table.rows[:50]
+        first = {
+            column: next((str(row.values[column]) for row in rows if row.values.get(column) not in (None, "")), "")
+            for column in self.table.columns
+        }
+        return [(column, " ".join(text.split())[:60]) for column, text in first.items()]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with every choice: what a person takes is what the preview showed."""
+        chosen = [self.encoding, self.mapping, self.language, self.source, self.licence, self.tags]
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
 
     @cached_property
     def table(self) -> Table:

@@ -12,6 +12,10 @@ from django.utils.translation import gettext_lazy as _
 from labeling.models.user import Role, User
 
 MIN_K, MAX_K = 4, 9
+SETTINGS = [
+    *("name", "languages", "k", "ranking_overlap", "demonstration_overlap", "require_ratings", "use_flags"),
+    *("temperature", "top_p", "max_new_tokens"),
+]
 K_RANGE = [MinValueValidator(MIN_K), MaxValueValidator(MAX_K)]
 
 
@@ -57,7 +61,7 @@ class ProjectQuerySet(models.QuerySet["Project"]):
 
     def _free_slug(self, name: str) -> str:
         stem = slugify(name)[:50] or "project"
-        taken = set(Project.objects.filter(slug__startswith=stem).values_list("slug", flat=True))
+        taken = {"new"} | set(Project.objects.filter(slug__startswith=stem).values_list("slug", flat=True))
         return next(slug for number in count(1) if (slug := stem if number == 1 else f"{stem}-{number}") not in taken)
 
 
@@ -133,12 +137,30 @@ class Project(models.Model):
     @transaction.atomic
     def revise_instructions(self, bodies: dict[str, str], author: User | None) -> "InstructionVersion":
         """Publish a new version; labels made from now on carry its number."""
+        Project.objects.filter(pk=self.pk).lock()
         last = self.instruction_versions.order_by("-number").first()
         return self.instruction_versions.create(number=last.number + 1 if last else 1, bodies=bodies, author=author)
+
+    @transaction.atomic
+    def reconfigure(self) -> None:
+        """Store changed settings. K and sampling hold for sets to come, overlap for the places that are still open."""
+        # Not the policy: it may have been promoted while the settings were being looked at.
+        self.save(update_fields=SETTINGS)
+        self.slots.match_overlap(self)
+
+    def prompt_counts(self) -> dict[tuple[str, str], int]:
+        """How many prompts there are by state and language."""
+        rows = self.prompts.order_by().values_list("state", "language").annotate(number=models.Count("pk"))
+        return {(state, language): number for state, language, number in rows}
 
     @property
     def instructions(self) -> "InstructionVersion | None":
         return self.instruction_versions.order_by("-number").first()
+
+    @property
+    def unspoken_languages(self) -> list[str]:
+        """Languages of the project that the current policy cannot be asked in."""
+        return [code for code in self.languages if not self.speaks(code)]
 
     def speaks(self, language: str) -> bool:
         """Whether the current policy is said to speak `language`."""

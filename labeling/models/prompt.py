@@ -15,7 +15,7 @@ from django.db import models, transaction
 from django.db.models import Exists, OuterRef
 from django.utils.translation import gettext_lazy as _
 
-from labeling.models.project import K_RANGE, Project
+from labeling.models.project import K_RANGE, MAX_K, MIN_K, Project
 from labeling.models.user import User
 from labeling.text import is_storable
 
@@ -26,6 +26,7 @@ MAX_PROMPT_CHARACTERS = 16_000
 MAX_TAGS, MAX_TAG_CHARACTERS = 20, 40
 HELDOUT_PERCENT = 10
 BATCH = 500
+COLUMNS = ("state", "language", "split", "source")
 
 
 class ReadableJSON(DjangoJSONEncoder):
@@ -100,12 +101,43 @@ class PromptQuerySet(models.QuerySet["Prompt"]):
     def awaiting_approval(self) -> Self:
         return self.filter(state__in=(Prompt.State.DRAFT, Prompt.State.IN_REVIEW))
 
+    def matching(self, filters: dict[str, str]) -> Self:
+        """Prompts that pass each of `filters`: state, language, split, source, tag, q, completions, translation."""
+        found = self.filter(**{name: filters[name] for name in COLUMNS if name in filters})
+        if tag := filters.get("tag"):
+            found = found.tagged(tag)
+        if text := filters.get("q"):
+            found = found.containing(text)
+        if kind := filters.get("completions"):
+            found = found.with_completions(kind)
+        if kind := filters.get("translation"):
+            found = found.with_translation(kind)
+        return found
+
     def tagged(self, tag: str) -> Self:
         return self.filter(tags__icontains=f'"{tag}"')
 
     def containing(self, text: str) -> Self:
         """Prompts with `text` in any of their turns."""
         return self.filter(searchable__icontains=unicodedata.normalize("NFC", text.replace("\x00", "")))
+
+    def with_completions(self, kind: str) -> Self:
+        """Prompts whose set from the project's current policy is `in_work`, `sampled` or `failed`."""
+        sets = getattr(apps.get_model("labeling", "CompletionSet").objects, kind)()
+        return self.filter(Exists(sets.filter(prompt=OuterRef("pk"), policy_name=OuterRef("project__policy_name"))))
+
+    def tags_and_sources(self) -> tuple[list[str], list[str]]:
+        """What there is to filter by, in order."""
+        tags = self.order_by().values_list("tags", flat=True).distinct()
+        sources = self.order_by().exclude(source="").values_list("source", flat=True).distinct()
+        return sorted({tag for row in tags for tag in row}), sorted(sources)
+
+    def with_translation(self, kind: str) -> Self:
+        """Prompts to translate (`missing-ko`), with a `draft` of a translation, or with one that is `stale`."""
+        if kind.startswith("missing-"):
+            return self.to_translate(kind.removeprefix("missing-"))
+        rows = apps.get_model("labeling", "Translation").objects.filter(source=OuterRef("pk"))
+        return self.filter(Exists(rows.stale() if kind == "stale" else rows.unfinished()))
 
     def to_translate(self, language: str) -> Self:
         """Approved prompts of other languages whose family has nothing in `language`, not even unfinished work."""
@@ -286,6 +318,13 @@ class Prompt(models.Model):
             raise ValidationError(_("A labeler is at work on this set or has ranked it. It stays as it is."))
         current.expire()
         return self.request_completions()
+
+    def choose_k(self, value: str) -> None:
+        """Ask for `value` completions from the next set on; empty asks for as many as the project does."""
+        if value and not (value.isdecimal() and MIN_K <= int(value) <= MAX_K):
+            raise ValidationError(_("The number of completions is from 4 to 9."))
+        self.k = int(value) if value else None
+        self.save(update_fields=["k"])
 
     @property
     def is_editable(self) -> bool:

@@ -20,19 +20,32 @@ class TranslationQuerySet(models.QuerySet["Translation"]):
     def curated_by(self, user: Any) -> Self:
         return self.filter(source__in=Prompt.objects.curated_by(user))
 
+    def unfinished(self) -> Self:
+        return self.filter(status=Translation.Status.DRAFT)
+
     def stale(self) -> Self:
         """Finished translations whose source changed afterwards."""
         return self.filter(status=Translation.Status.DONE).exclude(source_hash=F("source__hash"))
 
-    @transaction.atomic
-    def begin(self, source: Prompt, language: str, by: User) -> "Translation":
-        """The translation of `source` into `language`, made where there is none. ValidationError for a wrong one."""
+    def look_up(self, source: Prompt, language: str) -> "Translation":
+        """The translation of `source` into `language`; where nobody began it, an empty one that is not stored.
+
+        ValidationError where the project does not want it in that language.
+        """
         if language == source.language or language not in source.project.languages:
             raise ValidationError(_("The project does not translate this prompt into that language."))
-        translation, _created = self.get_or_create(
+        begun = self.filter(source=source, language=language).select_related("target", "translator").first()
+        return begun or Translation(source=source, language=language, source_hash=source.hash)
+
+    def begin(self, source: Prompt, language: str, by: User) -> "Translation":
+        """As `look_up`, but stored: somebody begins to write."""
+        translation = self.look_up(source, language)
+        if translation.pk:
+            return translation
+        begun, _is_new = self.get_or_create(
             source=source, language=language, defaults={"translator": by, "source_hash": source.hash}
         )
-        return translation
+        return begun
 
 
 class Translation(models.Model):
@@ -71,7 +84,7 @@ class Translation(models.Model):
 
         StaleTranslation where `version` is not the newest: then somebody else saved meanwhile.
         """
-        self._claim_version(version)
+        self._claim_version(models.Q(version=version))
         self.messages = self._beside_the_source(contents)
         self.translator, self.status = by, self.Status.DRAFT
         self.save(update_fields=["messages", "translator", "status", "updated_at"])
@@ -82,7 +95,8 @@ class Translation(models.Model):
 
         ValidationError where a message is empty or the text stands in the project already; StaleTranslation as above.
         """
-        self._claim_version(version)
+        # A draft of one's own may still be on its way while one presses the button.
+        self._claim_version(models.Q(version=version) | models.Q(translator=by))
         messages = clean_messages(self._beside_the_source(contents))
         target = self.target
         if target and target.hash != content_hash(messages) and not target.is_editable:
@@ -107,10 +121,10 @@ class Translation(models.Model):
         self.save()
         return target
 
-    def _claim_version(self, version: int) -> None:
-        if not Translation.objects.filter(pk=self.pk, version=version).update(version=F("version") + 1):
+    def _claim_version(self, mine: models.Q) -> None:
+        if not Translation.objects.filter(mine, pk=self.pk).update(version=F("version") + 1):
             raise StaleTranslation
-        self.version = version + 1
+        self.refresh_from_db(fields=["version"])
 
     def _beside_the_source(self, contents: list[str]) -> list[dict[str, str]]:
         """`contents` with the roles of the source's messages. ValidationError where the number of messages differs."""
