@@ -21,7 +21,6 @@ from modelzoo.transformer import KVCache, Transformer
 
 MAX_ROWS = 64  # rows of one batch; more gain little once the matrix products are limited by arithmetic
 MAX_CACHE_BYTES = 1 << 30
-WIDE_ENOUGH = 512  # most nuclei are within this many likeliest tokens; sorting a whole vocabulary is slow
 
 Progress = Callable[[int, int], None]
 
@@ -327,17 +326,17 @@ def _narrowed(probabilities: Tensor, sampling: SamplingConfig) -> Tensor:
         least = probabilities.topk(sampling.top_k).values[:, -1:]
         probabilities = probabilities.where(probabilities >= least, 0.0)
     if sampling.top_p < 1:
-        least = _nucleus_edge(probabilities, sampling.top_p, min(WIDE_ENOUGH, vocabulary))
+        least = _nucleus_edge(probabilities, sampling.top_p)
         probabilities = probabilities.where(probabilities >= least, 0.0)
     return probabilities
 
 
-def _nucleus_edge(probabilities: Tensor, top_p: float, width: int) -> Tensor:
+def _nucleus_edge(probabilities: Tensor, top_p: float) -> Tensor:
     """Probability (B, 1) of the least likely token in each row's nucleus (Holtzman et al. 2020)."""
-    likeliest = probabilities.topk(width).values  # (B, width), falling
-    reached = likeliest.cumsum(-1, dtype=torch.float64)
-    needed = top_p * probabilities.sum(-1, keepdim=True, dtype=torch.float64)
-    if width < probabilities.shape[-1] and bool((reached[:, -1:] < needed).any()):
-        return _nucleus_edge(probabilities, top_p, probabilities.shape[-1])
-    inside = (reached < needed).sum(-1, keepdim=True).clamp(max=width - 1)
-    return likeliest.gather(1, inside)
+    vocabulary = probabilities.shape[-1]
+    total = probabilities.sum(-1, keepdim=True, dtype=torch.float64)
+    # Tokens below (1 - p) / V together weigh less than 1 - p, so the nucleus needs none of them: far fewer to sort.
+    candidates = (probabilities >= (1 - top_p) * total / vocabulary).sum(-1)
+    likeliest = probabilities.topk(int(candidates.max().clamp(min=1))).values  # (B, candidates), falling
+    inside = (likeliest.cumsum(-1, dtype=torch.float64) < top_p * total).sum(-1, keepdim=True)
+    return likeliest.gather(1, inside.clamp(max=likeliest.shape[-1] - 1))

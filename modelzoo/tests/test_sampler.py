@@ -121,16 +121,24 @@ def test_tokens_are_drawn_in_proportion_to_the_distribution() -> None:
         (SamplingConfig(temperature=0.0), {0}),
     ],
 )
-@pytest.mark.parametrize("width", [2, 512])
-def test_top_k_and_top_p_keep_exactly_these(
-    sampling: SamplingConfig, kept: set[int], width: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sampler_module, "WIDE_ENOUGH", width)  # 2: the nucleus is wider than the first look
+def test_top_k_and_top_p_keep_exactly_these(sampling: SamplingConfig, kept: set[int]) -> None:
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
     uniforms = torch.linspace(0, 1 - 1e-9, 1000, dtype=torch.float64)
     sampled, logprobs = choose(logits.expand(1000, -1), uniforms, sampling)
     assert set(sampled.tolist()) == kept
     assert (logprobs - logits[sampled]).abs().max() < 1e-6  # of the whole distribution, not of what was kept
+
+
+def test_nucleus_equals_that_of_a_full_sort() -> None:
+    logits = 4 * torch.randn(20, 5000, generator=torch.Generator().manual_seed(0))
+    uniforms = torch.rand(20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for top_p in (0.05, 0.5, 0.9, 0.999):
+        probabilities, order = torch.softmax(logits.double(), -1).sort(-1, descending=True)
+        outside = probabilities.cumsum(-1) - probabilities >= top_p
+        kept = torch.zeros_like(probabilities).scatter(1, order, probabilities.masked_fill(outside, 0))
+        targets = (uniforms * kept.sum(-1))[:, None]
+        expected = torch.searchsorted(kept.cumsum(-1), targets, right=True)[:, 0]
+        assert choose(logits, uniforms, SamplingConfig(top_p=top_p))[0].equal(expected), top_p
 
 
 def test_broken_weights_are_noticed_instead_of_sampled(model: Transformer) -> None:
