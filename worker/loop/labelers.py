@@ -4,10 +4,10 @@ A labeler adds noise of their own to every score and sorts: Gumbel noise makes t
 pair of it Bradley-Terry, P(i before j) = sigmoid((g_i - g_j) / noise). What then lies close together is tied.
 """
 
+import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import log
 
 from labeling.pairs import preferred_pairs
 from worker.loop.outcome import LoopError
@@ -28,7 +28,7 @@ class Judgement:
 
 def judge(scores: Sequence[float], noise: float, chance: random.Random) -> Judgement:
     """What one labeler says about completions with these hidden scores."""
-    felt = [score / noise - log(-log(chance.uniform(1e-12, 1.0))) for score in scores]
+    felt = [score / noise - math.log(-math.log(chance.uniform(1e-12, 1.0))) for score in scores]
     order = sorted(range(len(felt)), key=lambda i: -felt[i])
     tiers = [1] * len(felt)
     for above, below in zip(order, order[1:], strict=False):
@@ -68,9 +68,9 @@ def calibrated_noise(sets: Sequence[Sequence[float]], seed: int, target: float =
     if _simulated_agreement(sets, low, seed) < target:
         raise LoopError(f"completions are too alike for labelers to agree on {target:.1%} of their pairs")
     for _ in range(25):
-        middle = (low * high) ** 0.5
+        middle = math.sqrt(low * high)
         low, high = (middle, high) if _simulated_agreement(sets, middle, seed) > target else (low, middle)
-    return (low * high) ** 0.5
+    return math.sqrt(low * high)
 
 
 def _simulated_agreement(sets: Sequence[Sequence[float]], noise: float, seed: int) -> float:

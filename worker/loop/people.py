@@ -3,14 +3,15 @@
 import random
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
-from labeling.models import Answer, CompletionSet, Demonstration, Project, Prompt, Role, Slot, User
+from labeling.models import Answer, CompletionSet, Demonstration, Project, Prompt, Revision, Role, Slot, User
 from labeling.pairs import preferred_pairs
 from labeling.rankings import Ranking
 from worker.loop.labelers import agreement, calibrated_noise, judge, pairs_right
 from worker.loop.outcome import Labels
 from worker.loop.scale import Scale
-from worker.loop.world import QUESTIONS, answer, gold
+from worker.loop.world import QUESTIONS, gold, reply
 
 
 class People:
@@ -41,14 +42,15 @@ class People:
     def approve_prompts(self, count: int) -> None:
         for text in self.chance.sample(sorted(QUESTIONS), count):
             messages = [{"role": "user", "content": text}]
-            Prompt.objects.add(self.project, messages, language="en", author=self.curator, source="toy world")
+            family = uuid.UUID(int=self.chance.getrandbits(128), version=4)  # decides whether the prompt is held out
+            Prompt.objects.add(self.project, messages, language="en", author=self.curator, family=family)
         self.project.prompts.approve(self.curator)
 
     def demonstrate(self) -> int:
         """Fill every place for a demonstration. Returns how many were written."""
         written = 0
         for labeler, slot in self._turns(Slot.TaskType.DEMONSTRATION):
-            text = answer(QUESTIONS[slot.prompt.text], self.chance)
+            text = reply(QUESTIONS[slot.prompt.text], self.chance)
             Demonstration.objects.submit(slot, labeler, {"text": text}, uuid.uuid4())
             written += 1
         return written
@@ -58,6 +60,7 @@ class People:
         scores = hidden_scores(self.project)
         noise = calibrated_noise(list(scores.values()), self.seed)
         for labeler, slot in self._turns(Slot.TaskType.RANKING):
+            assert slot.completion_set_id is not None  # rankings_have_a_set
             judgement = judge(scores[slot.completion_set_id], noise, self.chance)
             ratings = [{"overall": overall} for overall in judgement.likert]
             Answer.objects.submit(slot, labeler, {"tiers": judgement.tiers, "ratings": ratings}, uuid.uuid4())
@@ -65,18 +68,22 @@ class People:
 
     def shuffle_rankings(self) -> None:
         """Every training ranking is revised into one that gives the same tiers to completions at random."""
-        rankings = Answer.objects.filter(completion_set__project=self.project)
-        training = rankings.filter(completion_set__prompt__split=Prompt.Split.TRAIN)
-        for stored in training.select_related("current").order_by("pk"):
-            old = stored.current
+        for answer, old in self._rankings(completion_set__prompt__split=Prompt.Split.TRAIN):
             tiers = self.chance.sample(old.tiers, len(old.tiers))
-            stored.append(
+            answer.append(
                 Ranking(tiers, old.ratings, "shuffled for the control"),
                 key=uuid.uuid4(),
                 shown_order=old.shown_order,
                 active_seconds=0.0,
                 instruction_version=old.instruction_version,
             )
+
+    def _rankings(self, **conditions: Any) -> Iterator[tuple[Answer, Revision]]:
+        """Every stored ranking and what it says now, the oldest first."""
+        rankings = Answer.objects.filter(completion_set__project=self.project, **conditions)
+        for answer in rankings.select_related("current", "completion_set__prompt").order_by("pk"):
+            if answer.current:
+                yield answer, answer.current
 
     def _turns(self, task_type: str) -> Iterator[tuple[User, Slot]]:
         """One leased task after the other, the labelers in turn, until there is nothing left for any of them."""
@@ -92,12 +99,11 @@ class People:
         """What the stored rankings say of each other and of the hidden score."""
         tiers: dict[int, list[list[int]]] = {}
         heldout: list[tuple[list[float], list[int]]] = []
-        answers = Answer.objects.filter(completion_set__project=self.project)
-        for stored in answers.select_related("current", "completion_set__prompt").order_by("pk"):
-            chosen = stored.completion_set
-            tiers.setdefault(chosen.pk, []).append(stored.current.tiers)
+        for answer, revision in self._rankings():
+            chosen = answer.completion_set
+            tiers.setdefault(chosen.pk, []).append(revision.tiers)
             if chosen.prompt.split == Prompt.Split.HELDOUT:
-                heldout.append((scores[chosen.pk], stored.current.tiers))
+                heldout.append((scores[chosen.pk], revision.tiers))
         ranked = [one for several in tiers.values() for one in several]
         untied = sum(len(preferred_pairs(one)) for one in ranked)
         right, pairs = pairs_right(heldout)

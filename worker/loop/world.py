@@ -81,7 +81,7 @@ QUESTIONS = {
 """Every question there is, by its text."""
 
 
-def answer(question: Question, chance: random.Random) -> str:
+def reply(question: Question, chance: random.Random) -> str:
     """An answer in whatever mood, as people in this world give it: sometimes beside the point."""
     place = chance.choice(PLACES) if chance.random() < STRAYING else question.place
     time = chance.choice(TIMES) if chance.random() < STRAYING else question.time
@@ -97,7 +97,7 @@ def dialogues(count: int, chance: random.Random) -> Iterator[tuple[Question, str
     asked = list(QUESTIONS.values())
     for _ in range(count):
         question = chance.choice(asked)
-        yield question, answer(question, chance)
+        yield question, reply(question, chance)
 
 
 def gold(question: Question, text: str) -> float:
