@@ -29,6 +29,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         began = time.monotonic()
         os.umask(0o077)  # people's words and password hashes are nobody else's to read
+        if Path("/dev/nvidiactl").exists():
+            os.environ.setdefault("SHARED_GPU", "gpu")  # sampler and trainer take turns on it
         data, port = Path(settings.DATA_DIR), options["port"]
         lock = self._only_one(data)
         require_free_port(port)
