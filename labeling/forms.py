@@ -126,7 +126,7 @@ class PromptForm(forms.ModelForm):  # type: ignore[type-arg]
 
 class TurnForm(forms.Form):
     role = forms.ChoiceField(
-        label=_("who speaks"), choices=[("system", _("system")), ("user", _("user")), ("assistant", _("assistant"))]
+        label=_("who speaks"), choices=[("user", _("Person")), ("assistant", _("Assistant")), ("system", _("System"))]
     )
     content = forms.CharField(label=_("message"), widget=forms.Textarea(attrs={"rows": 5}), required=False)
 

@@ -135,13 +135,15 @@ def prompt_edit(request: HttpRequest, pk: int) -> HttpResponse:
 @curates
 def prompt(request: HttpRequest, pk: int) -> HttpResponse:
     prompt = _prompt(request, pk)
-    family = Prompt.objects.curated_by(request.user).filter(family=prompt.family).exclude(pk=pk)
+    family = prompt.project.prompts.filter(family=prompt.family).exclude(pk=pk).exclude(state=Prompt.State.RETIRED)
+    relatives = {row.language: row for row in family}
     begun = {row.language: row for row in prompt.translations.select_related("target", "source")}
     context = {
         "project": prompt.project,
         "prompt": prompt,
-        "relatives": family,
-        "translations": [(code, begun.get(code)) for code in prompt.project.languages if code != prompt.language],
+        "translations": [
+            (code, begun.get(code), relatives.get(code)) for code in prompt.project.languages if code != prompt.language
+        ],
         "origin": getattr(prompt, "translated_from", None),
         "demonstrations": prompt.demonstrations.select_related("author"),
         "section": "curate",
