@@ -7,6 +7,7 @@ from typing import Any, Self
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
+from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from labeling.models.completion import Completion, CompletionSet
@@ -82,6 +83,9 @@ class Answer(models.Model):
 
     def __str__(self) -> str:
         return f"{self.labeler}: {self.completion_set}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("answer", args=[self.pk])
 
     def append(self, ranking: Ranking, **fields: Any) -> "Revision":
         """Make `ranking` the current revision; earlier ones stay."""

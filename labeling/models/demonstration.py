@@ -7,6 +7,7 @@ from typing import Any, Self
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
+from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from labeling.models.project import Project
@@ -125,6 +126,9 @@ class Demonstration(models.Model):
 
     def __str__(self) -> str:
         return self.text[:80]
+
+    def get_absolute_url(self) -> str:
+        return reverse("demonstration", args=[self.pk])
 
 
 class DemonstrationRevision(models.Model):

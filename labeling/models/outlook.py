@@ -30,6 +30,19 @@ class Outlook:
     back_at: datetime | None
     """When the first lease of somebody else ends on a piece that this labeler could do."""
 
+    @property
+    def waiting(self) -> int:
+        return self.rankings + self.demonstrations
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.held or self.waiting)
+
+    @property
+    def poll_seconds(self) -> int | None:
+        """How often a page should look again by itself; None where nothing is being waited for."""
+        return 3 if self.sampling else None if self.has_work else 15
+
     @classmethod
     def of(cls, project: Project, labeler: User) -> Self:
         slots = Slot.objects.filter(project=project)

@@ -28,6 +28,8 @@ from labeling.rankings import shown_order
 from labeling.text import is_storable
 
 if TYPE_CHECKING:
+    from labeling.models.answer import Answer
+    from labeling.models.demonstration import Demonstration
     from labeling.models.draft import Draft, DraftQuerySet
 
 LEASE = timedelta(minutes=15)
@@ -74,6 +76,11 @@ class SlotQuerySet(models.QuerySet["Slot"]):
 
     def answered_by(self, labeler: User) -> Self:
         return self.filter(state=Slot.State.ANSWERED, labeler=labeler)
+
+    def with_labels(self) -> Self:
+        """Answered slots with what was said in them, newest first."""
+        labels = self.select_related("project", "prompt", "answer__current", "demonstration")
+        return labels.order_by("-answered_at", "-pk")
 
     def open_places(self, completion_set: CompletionSet) -> None:
         """As many slots for rankings of a set as the project asks for; those there stay."""
@@ -322,6 +329,11 @@ class Slot(models.Model):
         assert self.completion_set is not None  # rankings_have_a_set
         completions = list(self.completion_set.completions.all())
         return [completions[index] for index in self.shown_order]
+
+    @property
+    def label(self) -> "Answer | Demonstration":
+        """What was handed in, once it is answered."""
+        return self.answer if self.task_type == self.TaskType.RANKING else self.demonstration
 
     @property
     def policy_speaks_language(self) -> bool:

@@ -1,0 +1,95 @@
+// Step 1: each completion alone on the stage, with its marks, flags and note.
+"use strict";
+
+class RatingStep {
+  /** `cards` in the order shown; `changed` is called after every change, `finished` when a digit rated the last one. */
+  constructor({ cards, changed, finished }) {
+    Object.assign(this, { cards, changed, finished });
+    this.current = 0;
+    this.stage = document.getElementById("stage");
+    this.letters = [...document.querySelectorAll(".letters button")];
+    this.letters.forEach((button, place) => button.addEventListener("click", () => this.show(place, true)));
+    for (const card of cards) {
+      card.addEventListener("change", () => {
+        this.update();
+        this.changed();
+      });
+      card.querySelector(".rating-note").addEventListener("input", () => this.changed());
+    }
+  }
+
+  /** Put completion number `place` on the stage. */
+  show(place, withFocus = false) {
+    this.current = Math.max(0, Math.min(place, this.cards.length - 1));
+    this.stage.replaceChildren(this.cards[this.current]);
+    this.letters.forEach((button, index) => button.setAttribute("aria-current", index === this.current ? "step" : "false"));
+    if (withFocus) this.cards[this.current].focus({ preventScroll: true });
+  }
+
+  /** Rate the one on the stage and go on: to the next without a mark, or to the next one where all have theirs. */
+  rate(mark) {
+    const card = this.cards[this.current];
+    const wasComplete = !this.unrated().length;
+    card.querySelector(`.marks input[value="${mark}"]`).checked = true;
+    window.announce(interpolate(gettext("%(letter)s rated %(mark)s"), { letter: card.dataset.letter, mark }, true));
+    this.update();
+    this.changed();
+    const order = [...this.cards.keys()];
+    const onward = [...order.slice(this.current + 1), ...(wasComplete ? [] : order.slice(0, this.current))];
+    const next = onward.find((place) => wasComplete || !this.mark(this.cards[place]));
+    if (next === undefined) this.finished();
+    else this.show(next, true);
+  }
+
+  mark(card) {
+    const chosen = card.querySelector(".marks input:checked");
+    return chosen ? Number(chosen.value) : null;
+  }
+
+  unrated() {
+    return this.cards.filter((card) => !this.mark(card)).map((card) => card.dataset.letter);
+  }
+
+  /** Show the marks on the letters and on the cards. */
+  update() {
+    this.cards.forEach((card, place) => {
+      const mark = this.mark(card);
+      this.letters[place].querySelector(".mark").textContent = mark || "–";
+      const tag = card.querySelector(".rated");
+      tag.hidden = !mark;
+      tag.textContent = mark ? `${mark} / 7` : "";
+    });
+  }
+
+  /** Ratings by completion index. */
+  read() {
+    const ratings = new Array(this.cards.length).fill(null);
+    for (const card of this.cards) {
+      const flags = [...card.querySelectorAll(".flags input:checked")].map((box) => box.value);
+      const note = card.querySelector(".rating-note").value;
+      const overall = this.mark(card);
+      if (overall || flags.length || note) ratings[card.dataset.index] = { overall, flags, note };
+    }
+    return ratings;
+  }
+
+  apply(ratings) {
+    for (const card of this.cards) {
+      const rating = (Array.isArray(ratings) && ratings[card.dataset.index]) || {};
+      for (const radio of card.querySelectorAll(".marks input")) radio.checked = Number(radio.value) === rating.overall;
+      for (const box of card.querySelectorAll(".flags input")) box.checked = (rating.flags || []).includes(box.value);
+      card.querySelector(".rating-note").value = rating.note || "";
+    }
+    this.update();
+  }
+
+  /** Digits rate, left and right turn the pages. */
+  key(event) {
+    const isRadio = event.target.matches("input[type=radio]");
+    if (/^[1-7]$/.test(event.key)) this.rate(Number(event.key));
+    else if (event.key === "ArrowRight" && !isRadio) this.show(this.current + 1, true);
+    else if (event.key === "ArrowLeft" && !isRadio) this.show(this.current - 1, true);
+    else return;
+    event.preventDefault();
+  }
+}

@@ -1,0 +1,124 @@
+"""One task: the page where a labeler ranks or writes, and what its script sends."""
+
+import uuid
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+
+from labeling.languages import language_name
+from labeling.models import Answer, Demonstration, Slot
+from labeling.models.demonstration import MAX_DEMONSTRATION_CHARACTERS
+from labeling.rankings import FLAGS, LETTERS, LIKERT, MAX_NOTE_CHARACTERS
+from labeling.roles import labels, person
+from labeling.views.desk import task_address
+from labeling.views.json_actions import labels_by_script, read_json
+
+
+@require_GET
+@never_cache
+@labels
+def task(request: HttpRequest, pk: int) -> HttpResponse:
+    """The page of a task at hand. One handed in shows what was said; any other says why it is not to be seen."""
+    slot = _own(request).filter(pk=pk).first()
+    if slot and slot.state == Slot.State.ANSWERED:
+        return redirect(slot.label)
+    if not slot:
+        return TemplateResponse(request, "labeling/task_gone.html", {"section": "desk"}, status=404)
+    context = {
+        "slot": slot,
+        "page": _page_data(request, slot),
+        "section": "desk",
+    }
+    if slot.task_type == Slot.TaskType.DEMONSTRATION:
+        context |= {"limit": MAX_DEMONSTRATION_CHARACTERS, "language": language_name(slot.prompt.language)}
+        return TemplateResponse(request, "labeling/task_demonstration.html", context)
+    completions = slot.shown_completions
+    context |= {
+        "completions": list(zip(LETTERS, completions, strict=False)),
+        "tiers": range(1, len(completions) + 1),
+        "marks": LIKERT,
+        "flags": FLAGS.items() if slot.project.use_flags else (),
+        "note_limit": MAX_NOTE_CHARACTERS,
+    }
+    return TemplateResponse(request, "labeling/task_ranking.html", context)
+
+
+@require_POST
+@labels_by_script
+def task_draft(request: HttpRequest, pk: int) -> HttpResponse:
+    """Keep unfinished work."""
+    sent = _object(request)
+    version = sent.get("version")
+    if version is not None and (isinstance(version, bool) or not isinstance(version, int)):
+        raise ValidationError(_("The draft is not readable. Reload the page."))
+    slot = get_object_or_404(_own(request), pk=pk)
+    draft = slot.save_draft(person(request), sent.get("payload"), version)
+    return JsonResponse({"version": draft.version})
+
+
+@require_POST
+@labels_by_script
+def task_submit(request: HttpRequest, pk: int) -> HttpResponse:
+    """Hand in, and say where to go next."""
+    sent = _object(request)
+    try:
+        key = uuid.UUID(str(sent.get("key")))
+    except ValueError as error:
+        raise ValidationError(_("The request is not readable. Reload the page.")) from error
+    slot = get_object_or_404(_own(request), pk=pk)
+    labels: Any = Answer.objects if slot.task_type == Slot.TaskType.RANKING else Demonstration.objects
+    labels.submit(slot, person(request), sent.get("payload"), key)
+    return _on_to_next(request, slot)
+
+
+@require_POST
+@labels_by_script
+def task_skip(request: HttpRequest, pk: int) -> HttpResponse:
+    """Hand the task back, and say where to go next."""
+    slot = get_object_or_404(_own(request), pk=pk)
+    slot.skip(person(request), str(_object(request).get("reason") or ""))
+    return _on_to_next(request, slot)
+
+
+def _own(request: HttpRequest) -> Any:
+    """Tasks that are, or were last, the labeler's. Of others they learn nothing."""
+    return Slot.objects.filter(labeler=person(request)).select_related("project", "prompt", "completion_set")
+
+
+def _object(request: HttpRequest) -> dict[str, Any]:
+    sent = read_json(request)
+    if not isinstance(sent, dict):
+        raise ValidationError(_("The request is not readable. Reload the page."))
+    return sent
+
+
+def _on_to_next(request: HttpRequest, slot: Slot) -> JsonResponse:
+    only = request.GET.get("only")
+    following = Slot.objects.claim_next(slot.project, person(request), only if only in Slot.TaskType.values else None)
+    return JsonResponse({"next": task_address(following, only) if following else reverse("desk")})
+
+
+def _page_data(request: HttpRequest, slot: Slot) -> dict[str, Any]:
+    """What the page's script needs to know."""
+    draft, only = slot.draft, request.GET.get("only")
+    suffix = f"?only={only}" if only in Slot.TaskType.values else ""
+    return {
+        "draftUrl": reverse("task_draft", args=[slot.pk]),
+        "submitUrl": reverse("task_submit", args=[slot.pk]) + suffix,
+        "skipUrl": reverse("task_skip", args=[slot.pk]) + suffix,
+        "taskUrl": reverse("task", args=[slot.pk]),
+        "deskUrl": reverse("desk"),
+        # In a shared browser nobody finds another's unsent text.
+        "storageKey": f"draft-{person(request).pk}-{slot.pk}",
+        "draft": draft.payload if draft else None,
+        "version": draft.version if draft and draft.slot_id == slot.pk else 0,
+        "instructionVersion": slot.instruction_version,
+        "requireRatings": slot.project.require_ratings,
+    }
