@@ -101,8 +101,10 @@ class Run(Generic[Config]):
                 ) from None
             self._saved_step, self._started = state.step, self._started - state.seconds
             self.log(f"continuing after step {state.step} of {total}, from {checkpoint}")
-            return
-        self.log(f"starting: {total} steps")
+            break
+        else:
+            self.log(f"starting: {total} steps")
+        self._forget_metrics_after(state.step)
 
     def end_step(self, metrics: dict[str, float]) -> None:
         """Count the step, write its metrics, and a checkpoint when one is due. Raises Stopped when asked to stop."""
@@ -193,6 +195,16 @@ class Run(Generic[Config]):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _forget_metrics_after(self, step: int) -> None:
+        """Drop the lines, in this run's own folder, of steps that will be done again, and a line cut off by a kill."""
+        path = self.out / "metrics.jsonl"
+        if not path.exists():
+            return
+        *whole, _ = path.read_text(encoding="utf-8").split("\n")
+        path.write_text(
+            "".join(f"{line}\n" for line in whole if 0 < step >= json.loads(line)["step"]), encoding="utf-8"
+        )
 
     def _require_room(self, state: TrainingState) -> None:
         """Three step checkpoints stand side by side while one is written, or fewer in a short run, and the model."""

@@ -181,6 +181,16 @@ def test_the_same_command_again_continues_where_it_was_stopped(train: Train, mon
     assert [line["step"] for line in done.metrics if "loss" in line] == list(range(1, 11))
 
 
+def test_metrics_of_steps_that_are_done_again_are_not_kept_twice(train: Train, interrupted: Finished) -> None:
+    corrupt(interrupted.out / "checkpoints" / "step-00000006" / "state.safetensors")
+    (interrupted.out / "result.json").unlink()
+    with (interrupted.out / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "lo')  # cut off by a kill
+    done = train("sft", {**TEN_STEPS["sft"], "checkpoint_every": 4}, out="first")
+    assert done.code == 0
+    assert [line["step"] for line in done.metrics if "loss" in line] == list(range(1, 11))
+
+
 # The command line as its own process ------------------------------------------------------------------------------
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
