@@ -11,32 +11,35 @@ from rlhf.models import TrainingRun
 POINTS = 300
 
 NAMES = {
-    "loss": _("loss"),
-    "heldout_loss": _("held-out loss"),
-    "accuracy": _("accuracy"),
-    "heldout_accuracy": _("held-out accuracy"),
-    "heldout_pairs": _("held-out pairs"),
-    "reward": _("reward"),
+    "loss": _("Loss"),
+    "heldout_loss": _("Held-out loss"),
+    "accuracy": _("Accuracy"),
+    "heldout_accuracy": _("Held-out accuracy"),
+    "heldout_pairs": _("Held-out pairs"),
+    "reward": _("Reward"),
     "kl": _("KL to the reference policy"),
-    "response_length": _("response length, in tokens"),
-    "entropy": _("entropy"),
-    "policy_loss": _("policy loss"),
-    "value_loss": _("value loss"),
+    "response_length": _("Response length, in tokens"),
+    "entropy": _("Entropy"),
+    "policy_loss": _("Policy loss"),
+    "value_loss": _("Value loss"),
     "approx_kl": _("KL of one update"),
-    "ratio": _("probability ratio"),
-    "clip_fraction": _("share of clipped tokens"),
+    "ratio": _("Probability ratio"),
+    "clip_fraction": _("Share of clipped tokens"),
     "kl_coef": _("KL weight"),
-    "ptx_loss": _("pretraining loss"),
-    "learning_rate": _("learning rate"),
-    "grad_norm": _("gradient norm"),
-    "tokens_per_second": _("tokens per second"),
+    "ptx_loss": _("Pretraining loss"),
+    "learning_rate": _("Learning rate"),
+    "grad_norm": _("Gradient norm"),
+    "tokens_per_second": _("Tokens per second"),
+    "seconds": _("Seconds"),
+    "peak_memory_mb": _("Most memory, in MB"),
+    "score_offset": _("Score offset"),
 }
 TOGETHER = {"heldout_loss": "loss", "heldout_accuracy": "accuracy"}
 """Drawn into the panel of another metric."""
 
 
 def name_of(metric: str) -> Any:
-    return NAMES.get(metric, metric.replace("_", " "))
+    return NAMES.get(metric, metric.replace("_", " ").capitalize())
 
 
 def last_step(run: TrainingRun) -> int:

@@ -23,7 +23,7 @@ class SnapshotChoice(forms.ModelChoiceField):
         rankings, demonstrations = snapshot.total("rankings"), snapshot.total("demonstrations")
         parts = [
             f"#{snapshot.pk}",
-            date_format(localtime(snapshot.created_at), "SHORT_DATETIME_FORMAT"),
+            date_format(localtime(snapshot.created_at), "DATETIME_FORMAT"),
             ngettext("%(count)s ranking", "%(count)s rankings", rankings) % {"count": rankings},
             ngettext("%(count)s demonstration", "%(count)s demonstrations", demonstrations) % {"count": demonstrations},
         ]
@@ -68,10 +68,10 @@ class FreezeForm(OnceForm):
 class StartForm(OnceForm):
     """One run of one stage."""
 
-    snapshot = SnapshotChoice(queryset=DatasetSnapshot.objects.none(), label=_("dataset snapshot"), empty_label=None)
-    policy = VersionChoice(queryset=ModelVersion.objects.none(), label=_("model to start from"))
-    reward_model = VersionChoice(queryset=ModelVersion.objects.none(), label=_("reward model"))
-    corpus = forms.ChoiceField(label=_("pretraining text"), required=False)
+    snapshot = SnapshotChoice(queryset=DatasetSnapshot.objects.none(), label=_("Dataset snapshot"), empty_label=None)
+    policy = VersionChoice(queryset=ModelVersion.objects.none(), label=_("Model to start from"))
+    reward_model = VersionChoice(queryset=ModelVersion.objects.none(), label=_("Reward model"))
+    corpus = forms.ChoiceField(label=_("Pretraining text"), required=False)
 
     def __init__(self, *args: Any, project: Any, stage: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -119,7 +119,7 @@ class StartForm(OnceForm):
 class RetrainForm(OnceForm):
     """Snapshot, reward model and PPO in a row."""
 
-    policy = VersionChoice(queryset=ModelVersion.objects.none(), label=_("policy to improve"))
+    policy = VersionChoice(queryset=ModelVersion.objects.none(), label=_("Policy to improve"))
 
     def __init__(self, *args: Any, project: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -150,9 +150,13 @@ class RetrainForm(OnceForm):
 
 
 class PromoteForm(forms.Form):
-    project = forms.ModelChoiceField(queryset=Promotion.objects.none(), label=_("project"))
+    project = forms.ModelChoiceField(queryset=Promotion.objects.none(), label=_("Project"))
     reason = forms.CharField(
-        label=_("reason"), max_length=300, required=False, help_text=_("For those who read the history later.")
+        label=_("Reason"),
+        max_length=300,
+        required=False,
+        help_text=_("For those who read the history later."),
+        widget=forms.TextInput(attrs={"class": "vTextField"}),
     )
     fieldsets: Fieldsets = [(None, {"fields": ["project", "reason"]})]
 

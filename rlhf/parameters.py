@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from django import forms
+from django.utils.formats import number_format
 from django.utils.functional import lazy
 from django.utils.text import format_lazy
 from django.utils.translation import gettext
@@ -21,39 +22,39 @@ MAIN = {
 
 LABELS = {
     "adam_eps": _("Adam's epsilon"),
-    "batch_size": _("batch size"),
-    "checkpoint_every": _("steps between checkpoints"),
-    "clip_range": _("clip range"),
-    "ema_decay": _("moving average of the weights"),
-    "episodes": _("episodes"),
-    "epochs": _("epochs"),
-    "final_lr_ratio": _("final learning rate"),
+    "batch_size": _("Batch size"),
+    "checkpoint_every": _("Steps between checkpoints"),
+    "clip_range": _("Clip range"),
+    "ema_decay": _("Moving average of the weights"),
+    "episodes": _("Episodes"),
+    "epochs": _("Epochs"),
+    "final_lr_ratio": _("Final learning rate"),
     "gae_lambda": _("GAE lambda"),
-    "gamma": _("gamma"),
-    "inner_epochs": _("passes over each rollout"),
+    "gamma": _("Gamma"),
+    "inner_epochs": _("Passes over each rollout"),
     "kl_coef": _("KL weight"),
     "kl_horizon": _("KL horizon"),
     "kl_stop": _("KL stop"),
     "kl_target": _("KL target"),
-    "learning_rate": _("learning rate"),
-    "margin": _("margin"),
-    "max_grad_norm": _("largest gradient norm"),
-    "max_length": _("longest sequence"),
-    "max_new_tokens": _("longest response"),
-    "micro_batch_size": _("micro-batch size"),
-    "minibatch_size": _("minibatch size"),
-    "missing_eos_penalty": _("penalty for no end"),
-    "ptx_coef": _("pretraining weight"),
-    "seed": _("seed"),
-    "temperature": _("temperature"),
-    "ties": _("tied pairs"),
-    "value_clip_range": _("value clip range"),
-    "value_coef": _("value loss weight"),
-    "value_learning_rate": _("learning rate of the value model"),
-    "warmup_ratio": _("warm-up share"),
-    "warmup_steps": _("warm-up steps"),
-    "weight_decay": _("weight decay"),
-    "whiten_rewards": _("whiten rewards"),
+    "learning_rate": _("Learning rate"),
+    "margin": _("Margin"),
+    "max_grad_norm": _("Largest gradient norm"),
+    "max_length": _("Longest sequence"),
+    "max_new_tokens": _("Longest response"),
+    "micro_batch_size": _("Micro-batch size"),
+    "minibatch_size": _("Minibatch size"),
+    "missing_eos_penalty": _("Penalty for no end"),
+    "ptx_coef": _("Pretraining weight"),
+    "seed": _("Seed"),
+    "temperature": _("Temperature"),
+    "ties": _("Tied pairs"),
+    "value_clip_range": _("Value clip range"),
+    "value_coef": _("Value loss weight"),
+    "value_learning_rate": _("Learning rate of the value model"),
+    "warmup_ratio": _("Warm-up share"),
+    "warmup_steps": _("Warm-up steps"),
+    "weight_decay": _("Weight decay"),
+    "whiten_rewards": _("Whiten rewards"),
 }
 
 CHOICE_LABELS = {"drop": _("leave them out"), "model": _("pull their scores together")}
@@ -67,7 +68,7 @@ def specs(stage: str) -> dict[str, "dataclasses.Field[Any]"]:
 
 
 def label(name: str) -> Any:
-    return LABELS.get(name, name.replace("_", " "))
+    return LABELS.get(name, name.replace("_", " ").capitalize())
 
 
 def fields(stage: str, prefix: str = "") -> dict[str, forms.Field]:
@@ -79,7 +80,7 @@ def fieldsets(stage: str, title: Any, prefix: str = "") -> Iterator[tuple[Any, d
     """The main parameters and, folded up, the advanced ones."""
     advanced = [name for name in specs(stage) if name not in MAIN[stage]]
     yield title, {"fields": [prefix + name for name in MAIN[stage]]}
-    folded = format_lazy("{title}: {advanced}", title=title, advanced=_("advanced parameters"))
+    folded = format_lazy("{title}: {advanced}", title=title, advanced=_("advanced"))
     yield folded, {"fields": [prefix + name for name in advanced], "classes": ["collapse"]}
 
 
@@ -111,8 +112,11 @@ def table(stage: str, params: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def shown(value: Any) -> str:
-    """A value as people write it: 1e-05, 0.02, 64."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A value as people write it: 1e-05, 0.02, 10,000."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    whole = float(value).is_integer()
+    return number_format(int(value), force_grouping=True) if whole else f"{value:g}"
 
 
 def _field(spec: "dataclasses.Field[Any]") -> forms.Field:

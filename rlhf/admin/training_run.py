@@ -13,14 +13,17 @@ from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST, require_safe
 
 from rlhf import curves, liveness, parameters
 from rlhf.admin.base import OpsAdmin, link
+from rlhf.admin.snapshot import counts_table
 from rlhf.forms import RetrainForm, StartForm
 from rlhf.models import DatasetSnapshot, ModelVersion, TrainingRun
+from rlhf.snapshots import count_labels
 
 TITLES = {
     "sft": gettext_lazy("Start supervised fine-tuning"),
@@ -42,7 +45,6 @@ class TrainingRunAdmin(OpsAdmin[TrainingRun]):
     list_display = ["__str__", "project", "state_shown", "percent_shown", "started_at", "result_link", "by"]
     list_filter = ["project", "stage", "state"]
     list_select_related = ["project", "result", "by"]
-    change_form_template = "admin/rlhf/trainingrun/detail.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[TrainingRun]:
         return super().get_queryset(request).select_related("project", "snapshot", "policy", "result", "after")
@@ -102,6 +104,7 @@ class TrainingRunAdmin(OpsAdmin[TrainingRun]):
             explained=EXPLAINED[what],
             under_way=list(TrainingRun.objects.filter(project=project).unfinished()),
             lacks=_lacks(project, what),
+            contents=counts_table(count_labels(project)) if what == "retrain" else "",
         )
 
     def _like(self, request: HttpRequest, stage: str) -> dict[str, Any]:
@@ -119,10 +122,10 @@ class TrainingRunAdmin(OpsAdmin[TrainingRun]):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         run = self.get_object(request, object_id)
-        if run is None or request.method != "GET":
+        if run is None or request.method not in ("GET", "HEAD"):
             return super().change_view(request, object_id, form_url, extra_context)
         context = {"original": run, "has_view_permission": True, **self._state(run), **self._inputs(run)}
-        return self.page(request, "trainingrun/detail.html", str(run), **context)
+        return self.page(request, "trainingrun/detail.html", capfirst(str(run)), **context)
 
     def live_view(self, request: HttpRequest, pk: int) -> JsonResponse:
         """What changed since the page last asked. `?step=` is the newest step it has drawn."""

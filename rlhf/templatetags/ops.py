@@ -1,5 +1,6 @@
 """Template tags of the ops console."""
 
+from datetime import timedelta
 from typing import Any
 
 from django import template
@@ -22,6 +23,12 @@ def ops_dashboard(context: RequestContext) -> dict[str, Any]:
     """Where each project stands, for ops; nothing for others."""
     request = context["request"]
     return {"overviews": overviews(request.user) if is_ops(request) else None, "request": request}
+
+
+@register.filter
+def clock(duration: timedelta) -> str:
+    """Hours, minutes and seconds, as 1:02:05."""
+    return str(timedelta(seconds=int(duration.total_seconds())))
 
 
 @register.simple_tag(takes_context=True)

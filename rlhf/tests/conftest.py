@@ -60,7 +60,7 @@ def project(alice: User, carol: User, oscar: User) -> Project:
 
 @pytest.fixture
 def rank(project: Project, alice: User, carol: User) -> Callable[..., list[Answer]]:
-    """`rank(3)` lets Alice rank three more prompts in training (or `split="heldout"`) as 1, 2, 2, 3: five pairs each."""
+    """`rank(3)` lets Alice rank three more prompts in training (or `split="heldout"`) as 1, 2, 2, 3: five pairs."""
     questions = iter(QUESTIONS)
 
     def rank_more(count: int = 1, split: str = "train", tiers: tuple[int, ...] = (1, 2, 2, 3)) -> list[Answer]:
@@ -82,7 +82,8 @@ def rank(project: Project, alice: User, carol: User) -> Callable[..., list[Answe
 def demonstration(project: Project, carol: User) -> Demonstration:
     prompt = people.approved_prompt(project, carol, "Write a line about rain.")
     type(prompt).objects.filter(pk=prompt.pk).update(split="train")
-    return Demonstration.objects.import_one(prompt, "Rain taps on the roof.", "a book")
+    Demonstration.objects.import_all([(prompt, "Rain taps on the roof.")], "a book")
+    return prompt.demonstrations.get()
 
 
 @pytest.fixture

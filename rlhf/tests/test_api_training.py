@@ -25,6 +25,7 @@ def site(db: None, settings: Any, tmp_path: Path) -> SimpleNamespace:
     site.project = world.project("Ours", site.labeler, site.curator)
     Promotion.objects.promote(site.project, site.version, site.ops)
     world.labelled(site.project, site.curator, site.labeler)
+    site.project.prompts.update(split="train")  # it is drawn by chance
     return site
 
 

@@ -9,7 +9,8 @@ let drawnStep = "";
 let panels = [];
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const number = (value) => (value == null ? "–" : Number(value.toPrecision(4)).toString());
+const tiny = (value) => value !== 0 && Math.abs(value) < 1e-3;
+const number = (value) => (value == null ? "–" : tiny(value) ? value.toExponential(1) : Number(value.toPrecision(4)).toString());
 
 function show(live) {
   for (const [name, html] of Object.entries(live.fragments)) {
@@ -29,11 +30,12 @@ function show(live) {
     draw();
   }
   const log = document.getElementById("run-log");
-  const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
+  const atEnd = !log.dataset.read || log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
+  log.dataset.read = "yes";
   if (live.log && log.textContent !== live.log) {
     log.textContent = live.log;
-    if (atEnd) log.scrollTop = log.scrollHeight;
   }
+  if (atEnd) log.scrollTop = log.scrollHeight;
 }
 
 function draw() {
@@ -74,7 +76,7 @@ function plot(panel, element) {
     cursor: { y: false, points: { size: 6 } },
     axes: [{ ...axis, size: 28 }, { ...axis, size: 56, values: (_plot, ticks) => ticks.map(number) }],
     series: [{ label: run.dataset.stepLabel }, ...panel.series.map((series, i) => ({
-      label: series.label, stroke: lines[i % 3], width: 1.75, dash: i ? [6, 4] : undefined, spanGaps: true,
+      label: series.label, stroke: lines[i % 3], width: panel.steps.length > 150 ? 1.25 : 1.75, dash: i ? [6, 4] : undefined, spanGaps: true,
       points: { show: panel.steps.length < 3 || series.values.filter((value) => value != null).length < 8, size: 6 },
     }))],
     hooks: { setCursor: [(self) => readout(self, panel.title)] },
