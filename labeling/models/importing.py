@@ -30,7 +30,7 @@ class ImportQuerySet(models.QuerySet["Import"]):
     def curated_by(self, user: Any) -> Self:
         return self.filter(project__in=Project.objects.curated_by(user))
 
-    def upload(self, project: Project, by: User, file: UploadedFile) -> "Import":
+    def upload(self, project: Project, by: User, file: "UploadedFile[Any]") -> "Import":
         """Keep the file and guess what its columns are. ValidationError where it cannot be read as a table."""
         name = PurePath(file.name or "").name[-255:]
         name = name if is_storable(name) else "upload"

@@ -53,13 +53,13 @@ class ProjectQuerySet(models.QuerySet["Project"]):
     def start(self, by: User, name: str, **fields: Any) -> "Project":
         """A new project with `by` as its first member, checked. ValidationError where a value is out of range."""
         project = Project(name=name, **fields)
-        project.slug = self._free_slug(name)
+        project.slug = self.free_slug(name)
         project.full_clean()
         project.save()
         project.members.add(by)
         return project
 
-    def _free_slug(self, name: str) -> str:
+    def free_slug(self, name: str) -> str:
         stem = slugify(name)[:50] or "project"
         taken = {"new"} | set(Project.objects.filter(slug__startswith=stem).values_list("slug", flat=True))
         return next(slug for number in count(1) if (slug := stem if number == 1 else f"{stem}-{number}") not in taken)

@@ -66,7 +66,7 @@ def prompts_change(request: HttpRequest, slug: str) -> HttpResponse:
     back = redirect(f"{reverse('prompt_list', args=[slug])}?{urlencode(chosen)}")
     form = BulkForm(request.POST)
     if not form.is_valid():
-        messages.error(request, next(iter(form.errors.values()))[0])
+        messages.error(request, str(next(iter(form.errors.values()))[0]))
         return back
     action, scope = form.cleaned_data["action"], form.cleaned_data["scope"]
     keys = [int(key) for key in request.POST.getlist("prompt") if key.isdecimal() and len(key) < 19]

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
@@ -59,16 +59,20 @@ def translation(request: HttpRequest, pk: int, language: str) -> HttpResponse:
 def translation_draft(request: HttpRequest, pk: int, language: str) -> HttpResponse:
     """Save the text in progress; answers with the line below the form that says so."""
     source = _source(request, pk)
-    contents, problem, work = request.POST.getlist("content"), "", None
+    contents, version, problem = request.POST.getlist("content"), _version(request), ""
     try:
         work = Translation.objects.begin(source, language, person(request))
-        work.save_draft(contents, person(request), _version(request))
+    except ValidationError as error:
+        raise Http404 from error
+    try:
+        work.save_draft(contents, person(request), version)
+        version = work.version
     except StaleTranslation:
         problem = _stale_words(work)
     except ValidationError as error:
         problem = error.messages[0]
-    context = {"version": _version(request) if problem else work.version, "translation": work, "problem": problem}
-    return TemplateResponse(request, "labeling/_translation_status.html", context | {"rows": _rows(source, contents)})
+    context = {"version": version, "translation": work, "problem": problem, "rows": _rows(source, contents)}
+    return TemplateResponse(request, "labeling/_translation_status.html", context)
 
 
 def lost_details(source: str, text: str) -> list[str]:
