@@ -49,10 +49,10 @@ def rankings(project: Project) -> Iterator[dict[str, Any]]:
 
 
 def demonstrations(project: Project) -> Iterator[dict[str, Any]]:
-    """The newest text of every demonstration, oldest first."""
+    """The newest text of every demonstration that may be trained on, oldest first."""
     rows: Iterator[Any] = (
-        Demonstration.objects.filter(prompt__project=project)
-        .exclude(prompt__state=Prompt.State.DRAFT)
+        Demonstration.objects.usable()
+        .filter(prompt__project=project)
         .select_related("prompt")
         .annotate(revision=Max("revisions__pk"), under=Max("revisions__instruction_version"))
         .order_by("pk")
@@ -100,7 +100,7 @@ def collected() -> dict[int, Counter[str]]:
     for project, row in tiers.order_by().iterator(chunk_size=CHUNK):
         counts[project]["rankings"] += 1
         counts[project]["pairs"] += len(preferred_pairs(row))
-    demonstrated = Demonstration.objects.exclude(prompt__state=Prompt.State.DRAFT).order_by()
+    demonstrated = Demonstration.objects.usable().order_by()
     for project, number in demonstrated.values_list("prompt__project").annotate(Count("pk")):
         counts[project]["demonstrations"] = number
     return counts

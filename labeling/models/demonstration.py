@@ -39,6 +39,13 @@ class DemonstrationQuerySet(models.QuerySet["Demonstration"]):
         seen = self.filter(prompt__project__in=Project.objects.visible_to(user))
         return seen if user.has_role("curator", "ops", "admin") else seen.filter(author=user)
 
+    def usable(self) -> Self:
+        """What may be trained on: all that labelers wrote, and imports whose prompt somebody approved."""
+        was_approved = models.Q(prompt__state=Prompt.State.APPROVED) | models.Q(
+            prompt__state=Prompt.State.RETIRED, prompt__approved_by__isnull=False
+        )
+        return self.filter(models.Q(origin=Demonstration.Origin.LABELER) | was_approved)
+
     @transaction.atomic
     def submit(self, slot: Slot, labeler: User, payload: Any, key: uuid.UUID) -> "Demonstration":
         """Store a demonstration for a leased slot; the same `key` again returns the one that is there.
