@@ -207,7 +207,7 @@ def generate(
         if should_stop is not None and should_stop():
             raise SamplingStoppedError("sampling was stopped")
 
-    for batch in _batches(model, of_prompt):
+    for batch in _batches(model, rows):
         _generate_batch(model, batch, sampling, frozenset(stop_ids), pad_id, after_step)
     return [_responses(group) for group in of_prompt]
 
@@ -238,20 +238,18 @@ def _responses(group: list[_Row]) -> list[Response]:
     return [Response(row.token_ids, row.logprobs, row.finish_reason) for row in group]
 
 
-def _batches(model: Transformer, of_prompt: list[list[_Row]]) -> Iterator[list[_Row]]:
-    """Rows of whole prompts, alike in length, as many as a batch may hold."""
+def _batches(model: Transformer, rows: list[_Row]) -> Iterator[list[_Row]]:
+    """Rows alike in the length of their prompts, as many as a batch may hold; those of one prompt stay neighbours."""
     config = model.config
     itemsize = model.model.embed_tokens.weight.element_size()
     column_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * itemsize
     batch: list[_Row] = []
-    for group in sorted((rows for rows in of_prompt if rows), key=lambda rows: -len(rows[0].prompt)):
-        longest = (batch or group)[0]
-        rows = len(batch) + len(group)
-        too_big = rows * (len(longest.prompt) + longest.limit) * column_bytes > MAX_CACHE_BYTES
-        if batch and (rows > MAX_ROWS or too_big):
+    for row in sorted(rows, key=lambda row: -len(row.prompt)):
+        widest = len((batch or [row])[0].prompt) + max(row.limit for row in (*batch, row))
+        if batch and (len(batch) == MAX_ROWS or (len(batch) + 1) * widest * column_bytes > MAX_CACHE_BYTES):
             yield batch
             batch = []
-        batch.extend(group)
+        batch.append(row)
     if batch:
         yield batch
 

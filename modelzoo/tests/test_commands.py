@@ -1,21 +1,14 @@
-import argparse
 import json
 from pathlib import Path
 
 import pytest
 
-from modelzoo.commands import COMMANDS, run_command
+from modelzoo.__main__ import main
 from modelzoo.tokenizer import load_tokenizer
 
 
 def run(*words: object) -> int:
-    """A command line through the parser it has in `python -m modelzoo`."""
-    parser = argparse.ArgumentParser()
-    subparsers = parser.add_subparsers(dest="command", required=True)
-    for name, command in COMMANDS.items():
-        command.add_arguments(subparsers.add_parser(name, help=command.help))
-    arguments = parser.parse_args([str(word) for word in words])
-    return run_command(COMMANDS[arguments.command], arguments)
+    return main([str(word) for word in words])
 
 
 def test_a_checkpoint_goes_out_and_comes_in_again(

@@ -69,7 +69,9 @@ def test_a_prompts_completions_do_not_depend_on_its_company(
     assert [tokens_of(rollout(model, [number], sampling)[0]) for number in (0, 1, 2)] == together
     assert [tokens_of(group) for group in rollout(model, [2, 0], sampling)] == [together[2], together[0]]
     assert [tokens_of(group)[:2] for group in rollout(model, [0, 1, 2], sampling, k=2)] == [g[:2] for g in together]
-    monkeypatch.setattr(sampler_module, "MAX_ROWS", 5)
+    monkeypatch.setattr(sampler_module, "MAX_ROWS", 5)  # four rows of one prompt and one of the next
+    assert [tokens_of(group) for group in rollout(model, [0, 1, 2], sampling)] == together
+    monkeypatch.setattr(sampler_module, "MAX_CACHE_BYTES", 1)  # every row alone
     assert [tokens_of(group) for group in rollout(model, [0, 1, 2], sampling)] == together
 
 
@@ -193,6 +195,26 @@ def test_a_prompt_that_cannot_be_used_does_not_spoil_the_others(chat: Sampler) -
     assert (len(first), len(last)) == (2, 1)
     [alone] = chat.sample([said("the cat")], 2, sampling)
     assert [sample.token_ids for sample in alone] == [sample.token_ids for sample in first]
+
+
+def test_each_prompts_result_is_told_once_as_soon_as_it_is_there(chat: Sampler) -> None:
+    told: list[tuple[int, object]] = []
+    told_at_step: list[int] = []
+
+    def count_step(done: int, total: int) -> None:
+        told_at_step.append(len(told))
+
+    prompts = [said("cat " * 200), said("the cat " * 12), said("a dog")]  # too long, little room left, much room
+    results = chat.sample(
+        prompts,
+        2,
+        SamplingConfig(max_new_tokens=90),
+        on_result=lambda number, result: told.append((number, result)),
+        on_progress=count_step,
+    )
+    assert [number for number, _ in told] == [0, 1, 2]
+    assert all(results[number] is result for number, result in told)
+    assert told_at_step[0] == 1 and 2 in told_at_step
 
 
 def test_seeds_decide_what_is_said(chat: Sampler) -> None:
