@@ -138,6 +138,12 @@ class RewardConfig(TrainingConfig):
     batch_size: int = param(8, "Prompts (whole rankings) per optimizer step. InstructGPT: 64.", minimum=1, maximum=4096)
     warmup_ratio: float = param(0.0, "Share of steps in which the learning rate rises.", minimum=0.0, maximum=0.9)
     final_lr_ratio: float = param(0.1, "The cosine schedule ends at this share of the peak.", minimum=0.0, maximum=1.0)
+    micro_batch_size: int = param(
+        4,
+        "Completions that go through the model at once; less memory, same result. A ranking is never split.",
+        minimum=1,
+        maximum=4096,
+    )
     ties: str = param("drop", "Tied pairs: leave them out, or pull their scores together.", choices=("drop", "model"))
     margin: float = param(0.0, "Preferred completions must win by this much.", minimum=0.0, maximum=100.0)
 

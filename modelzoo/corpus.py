@@ -32,7 +32,7 @@ def read_corpus(path: Path, tokenizer: Tokenizer) -> tuple[list[int], str]:
                 stream += example.tokens
             else:
                 stream += [*tokenizer.encode(row["text"]), tokenizer.eos_id]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise SnapshotError(
                 f'Line {number} of the corpus {path} must be JSON with "text" or "messages"; mend or remove it.'
             ) from None

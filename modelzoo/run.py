@@ -183,8 +183,9 @@ class Run(Generic[Config]):
             signal.signal(number, signal.SIG_DFL)  # the second one ends the process at once
 
         def wait_for_end() -> None:
-            while os.read(0, 65536):  # not sys.stdin: its lock would be held when the interpreter shuts down
-                pass
+            with contextlib.suppress(OSError):  # closed from the start: there is nobody to supervise
+                while os.read(0, 65536):  # not sys.stdin: its lock would be held when the interpreter shuts down
+                    pass
             self._stop.set()
 
         before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from modelzoo.checkpoint import load_state
+from modelzoo.run import Run
 from modelzoo.state import step_checkpoints
 from modelzoo.tests.conftest import SENTENCE, Finished, Train
 
@@ -34,8 +35,6 @@ def corpus(tmp_path: Path) -> str:
 
 def interrupt_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send this process the signal a supervisor sends, right after the metrics of a step were written."""
-    from modelzoo.run import Run
-
     write = Run.log_metrics
 
     def write_and_interrupt(run: Run[Any], metrics: dict[str, float]) -> None:
@@ -118,6 +117,21 @@ def test_stopped_after_the_last_step_a_run_still_finishes_when_resumed(
     assert second.result["status"] == "succeeded"
     assert second.result["metrics"]["loss"] == whole.result["metrics"]["loss"]
     assert_same_model(whole, second)
+
+
+def test_a_stop_while_responses_are_sampled_ends_at_once_with_the_step_undone(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Run.log
+
+    def log_and_interrupt(run: Run[Any], message: str) -> None:
+        log(run, message)
+        if "the reward model scores" in message:  # the last words before the first rollout
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Run, "log", log_and_interrupt)
+    done = train("ppo")
+    assert (done.code, done.result["status"], done.result["step"], done.metrics) == (3, "stopped", 0, [])
 
 
 def test_the_last_two_step_checkpoints_are_kept_while_a_run_goes_on(

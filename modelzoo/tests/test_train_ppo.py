@@ -71,6 +71,14 @@ def test_kl_is_exactly_0_and_ratio_exactly_1_before_the_first_update(
             assert torch.equal((logprobs - part.logprobs).exp(), torch.ones_like(logprobs))
 
 
+def test_ratio_is_exactly_1_where_the_head_runs_in_chunks(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With gradients the chunks are computed twice, without them once."""
+    monkeypatch.setattr("modelzoo.logprobs.CHUNK", 5)
+    rollout = rolled_out(models, config_of(micro_batch_size=8))
+    part = rollout.select(next(rows_alike(rollout.batch, list(range(8)), 8)))
+    assert torch.equal(response_logprobs(models.policy, part.batch), part.logprobs)
+
+
 def test_first_update_of_a_run_starts_from_no_kl_and_clips_nothing(train: Train) -> None:
     first = train("ppo", {"minibatch_size": 8, "kl_coef": 0.5}).metrics[0]
     assert (first["kl"], first["approx_kl"], first["ratio"], first["clip_fraction"]) == (0, 0, 1, 0)

@@ -1,0 +1,104 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelzoo.__main__ import main
+from modelzoo.checkpoint import load_policy
+from modelzoo.config import SamplingConfig
+from modelzoo.corpus import read_corpus
+from modelzoo.data import SnapshotError
+from modelzoo.sampler import Sampler
+from modelzoo.tests.conftest import SENTENCE, Finished
+from modelzoo.tokenizer import Tokenizer
+
+QUESTIONS = {"안녕": "반가워요", "날씨 어때": "맑아요", "배고파": "밥 먹어요", "what is it": "a cat"}
+TINY = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_length": 32,
+    "batch_size": 4,
+    "learning_rate": 1e-2,
+}
+
+Pretrain = Callable[..., Finished]
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path) -> Pretrain:
+    """Tokenizer, corpus and model from a CSV, by the commands a person would type."""
+
+    def run(out: str = "out", **changes: Any) -> Finished:
+        rows = "".join(f"{question},{answer}\n" for question, answer in QUESTIONS.items()) * 60
+        (tmp_path / "questions.csv").write_text("Q,A\n" + rows)
+        source, corpus, tokenizer = (str(tmp_path / name) for name in ("questions.csv", "corpus.jsonl", "tokenizer"))
+        assert main(["dialogues", source, corpus, "--prompt", "Q", "--response", "A"]) == 0
+        columns = ["--column", "Q", "--column", "A"]
+        assert main(["tokenizer", tokenizer, "--text", source, *columns, "--vocab-size", "300"]) == 0
+        params = TINY | {"epochs": 6}
+        spec = {"stage": "pretrain", "corpus": corpus, "tokenizer": tokenizer, "languages": ["ko"], "params": params}
+        (tmp_path / "spec.json").write_text(json.dumps(spec | changes))
+        code = main(["pretrain", "--spec", str(tmp_path / "spec.json"), "--out", str(tmp_path / out)])
+        return Finished(code, tmp_path / out)
+
+    return run
+
+
+def test_a_korean_policy_from_scratch_answers_what_it_read(pretrained: Pretrain) -> None:
+    done = pretrained()
+    assert done.code == 0
+    assert done.series("heldout_loss")[-1] < 1.0 < done.series("loss")[0]
+    samples = Sampler.load(done.out / "model").sample(
+        [[{"role": "user", "content": question}] for question in QUESTIONS], 8, SamplingConfig(max_new_tokens=24)
+    )
+    answers = [sample.text == answer for answer, row in zip(QUESTIONS.values(), samples, strict=True) for sample in row]
+    assert sum(answers) >= 0.5 * len(answers)
+    _, _, manifest = load_policy(done.out / "model")
+    assert manifest["kind"] == "base" and manifest["languages"] == ["ko"]
+
+
+def test_the_same_seed_gives_the_same_model_and_another_another(pretrained: Pretrain) -> None:
+    one, same = pretrained("one", params=TINY), pretrained("same", params=TINY)
+    other = pretrained("other", params=TINY | {"seed": 1})
+    assert one.series("loss") == same.series("loss")
+    assert one.series("loss") != other.series("loss")
+
+
+def test_a_model_from_scratch_must_state_its_languages(pretrained: Pretrain) -> None:
+    done = pretrained(languages=None)
+    assert done.code == 2 and '"languages"' in done.message
+
+
+def test_a_shape_that_cannot_be_is_refused(pretrained: Pretrain) -> None:
+    done = pretrained(params=TINY | {"num_attention_heads": 5})
+    assert done.code == 2 and "32 is not divisible by 5 heads" in done.message
+
+
+def test_documents_and_dialogues_end_and_nothing_else_is_added(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "cat"}, {"role": "assistant", "content": "mat"}]
+    lines = [json.dumps({"text": SENTENCE}), "", json.dumps({"messages": turns})]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(lines))
+    stream, _ = read_corpus(tmp_path / "corpus.jsonl", tokenizer)
+    dialogue = tokenizer.encode_chat(turns, add_generation_prompt=False)
+    assert stream == [*tokenizer.encode(SENTENCE), tokenizer.eos_id, *dialogue]
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", '{"title": "x"}', '{"messages": []}', '{"text": null}', '{"messages": [{}]}']
+)
+def test_a_corpus_with_a_broken_line_is_refused_by_its_number(tokenizer: Tokenizer, tmp_path: Path, line: str) -> None:
+    (tmp_path / "corpus.jsonl").write_text(json.dumps({"text": "cat"}) + "\n" + line + "\n")
+    with pytest.raises(SnapshotError, match="Line 2 of the corpus"):
+        read_corpus(tmp_path / "corpus.jsonl", tokenizer)
+
+
+def test_a_csv_without_the_column_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "questions.csv").write_text("Q,A\nhello,hi\n")
+    assert main(["dialogues", str(tmp_path / "questions.csv"), str(tmp_path / "out.jsonl")]) == 2
+    assert "Line 2" in capsys.readouterr().err
+    assert not (tmp_path / "out.jsonl").exists()
