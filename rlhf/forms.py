@@ -18,7 +18,7 @@ from rlhf.models.training_run import corpora
 Fieldsets = list[tuple[Any, dict[str, Any]]]
 
 
-class SnapshotChoice(forms.ModelChoiceField):
+class SnapshotChoice(forms.ModelChoiceField[DatasetSnapshot]):
     def label_from_instance(self, snapshot: Any) -> str:
         rankings, demonstrations = snapshot.total("rankings"), snapshot.total("demonstrations")
         parts = [
@@ -30,7 +30,7 @@ class SnapshotChoice(forms.ModelChoiceField):
         return " · ".join(parts)
 
 
-class VersionChoice(forms.ModelChoiceField):
+class VersionChoice(forms.ModelChoiceField[ModelVersion]):
     current = ""
 
     def label_from_instance(self, version: Any) -> str:
@@ -181,8 +181,8 @@ class ScheduleForm(forms.ModelForm[Schedule]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields |= _parameters_of_both_stages()
-        self.initial |= parameters.initial(self.instance.reward_params, "reward-")
-        self.initial |= parameters.initial(self.instance.ppo_params, "ppo-")
+        self.initial.update(parameters.initial(self.instance.reward_params, "reward-"))
+        self.initial.update(parameters.initial(self.instance.ppo_params, "ppo-"))
 
     @staticmethod
     def fieldsets() -> Fieldsets:

@@ -45,6 +45,8 @@ LABELS = {
     "minibatch_size": _("Minibatch size"),
     "missing_eos_penalty": _("Penalty for no end"),
     "ptx_coef": _("Pretraining weight"),
+    "ptx_length": _("Pretraining window"),
+    "ptx_ratio": _("Pretraining windows per completion"),
     "seed": _("Seed"),
     "temperature": _("Temperature"),
     "ties": _("Tied pairs"),

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
@@ -52,7 +52,7 @@ class ModelVersionAdmin(OpsAdmin[ModelVersion]):
     ]
     readonly_fields = ["spoken", "policy_of", "made_from", "led_to", "made_by", "frozen_labels", "measured", "settings"]
 
-    def get_list_display(self, request: HttpRequest) -> Sequence[str | Callable[[Any], Any]]:
+    def get_list_display(self, request: HttpRequest) -> list[str | Callable[[ModelVersion], str | bool]]:
         projects: dict[str, list[Any]] = defaultdict(list)
         for project in export.projects(request.user):
             projects[project.policy_name].append(project)

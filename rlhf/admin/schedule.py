@@ -59,7 +59,7 @@ class ScheduleAdmin(OpsAdmin[Schedule]):
 
     def save_model(self, request: HttpRequest, obj: Schedule, form: forms.Form, change: bool) -> None:
         if not change:
-            obj.by = request.user
+            obj.by_id = request.user.pk
         super().save_model(request, obj, form, change)
 
     @admin.display(description=gettext_lazy("rule"))

@@ -136,7 +136,7 @@ class SnapshotAdmin(OpsAdmin[DatasetSnapshot]):
     @admin.display(description=_("training runs"))
     def used_by(self, snapshot: DatasetSnapshot) -> SafeString | str:
         runs = [(link(run),) for run in snapshot.runs.all()]
-        return format_html_join(", ", "{}", runs) or _("none yet")
+        return format_html_join(", ", "{}", runs) or str(_("none yet"))
 
     @admin.display(description=_("counts"))
     def contents(self, snapshot: DatasetSnapshot) -> SafeString:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST, require_safe
 
 from rlhf import curves, liveness, parameters
-from rlhf.admin.base import OpsAdmin, link
+from rlhf.admin.base import OpsAdmin, is_ops, link
 from rlhf.admin.snapshot import counts_table
 from rlhf.forms import RetrainForm, StartForm
 from rlhf.models import DatasetSnapshot, ModelVersion, TrainingRun
@@ -44,10 +44,10 @@ EXPLAINED = {
 class TrainingRunAdmin(OpsAdmin[TrainingRun]):
     list_display = ["__str__", "project", "state_shown", "percent_shown", "started_at", "result_link", "by"]
     list_filter = ["project", "stage", "state"]
-    list_select_related = ["project", "result", "by"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[TrainingRun]:
-        return super().get_queryset(request).select_related("project", "snapshot", "policy", "result", "after")
+        related = ("project", "snapshot", "policy", "result", "after", "by")
+        return super().get_queryset(request).select_related(*related)
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         return lookup in ("snapshot__id__exact", "schedule__id__exact") or super().lookup_allowed(
@@ -121,6 +121,8 @@ class TrainingRunAdmin(OpsAdmin[TrainingRun]):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
+        if not is_ops(request):
+            raise PermissionDenied
         run = self.get_object(request, object_id)
         if run is None or request.method not in ("GET", "HEAD"):
             return super().change_view(request, object_id, form_url, extra_context)
