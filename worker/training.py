@@ -37,7 +37,6 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
 GRACE_SECONDS = 60.0  # a trainer that was asked to stop writes a checkpoint first
-NICENESS = 10  # pages and samplers come first where there are few cores
 PRIVATE = ("SECRET_KEY", "DATABASE_URL", "REDIS_URL")
 
 slot = threading.Lock()
@@ -55,6 +54,11 @@ def train(run_id: int) -> None:
     finally:
         slot.release()
     TrainingRun.objects.ring_next()
+
+
+def trainer_environment() -> dict[str, str]:
+    """A trainer reads files; it has no business with the database or the broker."""
+    return {name: value for name, value in os.environ.items() if name not in PRIVATE}
 
 
 class Supervisor:
@@ -134,13 +138,12 @@ class Supervisor:
             self.child = subprocess.Popen(
                 command,
                 cwd=settings.BASE_DIR,
-                env={name: value for name, value in os.environ.items() if name not in PRIVATE},
+                env=trainer_environment(),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        os.setpriority(os.PRIO_PROCESS, self.child.pid, NICENESS)
         logger.info("%s: trainer %d writes to %s", self.run, self.child.pid, self.folder)
 
     def _spec(self) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 PLACES = ["garden", "kitchen", "harbour", "library", "market", "forest", "station", "castle"]
 TIMES = ("in the morning", "at noon", "at night", "in spring", "in summer", "in winter")
 FORMS = (
-    "What is the {place} like {time}?",
-    "Tell me about the {place} {time}.",
-    "How does it feel to be in the {place} {time}?",
-    "Should I visit the {place} {time}?",
-    "Describe the {place} {time}.",
-    "What do people do in the {place} {time}?",
+    "What is it like {time} in the {place}?",
+    "How does it feel {time} in the {place}?",
+    "Should I spend some time {time} in the {place}?",
+    "What do people do {time} in the {place}?",
+    "Tell me how it is {time} in the {place}.",
+    "Describe a visit {time} to the {place}.",
 )
 MOODS = {
     "wonderful": 1.0,

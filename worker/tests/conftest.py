@@ -26,7 +26,8 @@ from webapp import broker as embedded
 from worker import jobs, leases, sampling
 from worker.celery import app
 
-WORDS = "the cat sat on a mat and saw good fish in warm sea water while dogs ran over green hills".split()
+SENTENCE = "the cat sat on a mat and saw good fish in warm sea water while dogs ran over green hills"
+WORDS = SENTENCE.split()
 LEASE_SECONDS = 4
 
 
@@ -67,7 +68,7 @@ def data_dir(settings: Any, tmp_path: Path) -> Path:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy that knows nothing. Greedily it repeats itself and never ends: a set takes as long as its limit says."""
     directory = tmp_path_factory.mktemp("models") / "tiny"
-    tokenizer = train_sentencepiece([" ".join(WORDS)] * 4, 300)
+    tokenizer = train_sentencepiece([SENTENCE] * 4, 300)
     config = ModelConfig(
         vocab_size=tokenizer.vocab_size,
         hidden_size=64,
@@ -190,7 +191,9 @@ class Worker:
 
 
 @pytest.fixture
-def start_worker(broker: Broker, data_dir: Path, tmp_path: Path, transactional_db: None) -> Iterator[Callable[..., Worker]]:
+def start_worker(
+    broker: Broker, data_dir: Path, tmp_path: Path, transactional_db: None
+) -> Iterator[Callable[..., Worker]]:
     """Start a worker that shares this test's database, data directory and broker."""
     started: list[Worker] = []
     environment = {
