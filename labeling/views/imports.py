@@ -24,7 +24,7 @@ PAGE = 50
 def import_list(request: HttpRequest, slug: str) -> HttpResponse:
     """The project's imports, and the form that starts one."""
     project = get_object_or_404(Project.objects.curated_by(request.user), slug=slug)
-    form = UploadForm(request.POST or None, request.FILES or None) if request.method == "POST" else UploadForm()
+    form = UploadForm(request.POST, request.FILES) if request.method == "POST" else UploadForm()
     if request.method == "POST" and form.is_valid():
         try:
             batch = Import.objects.upload(project, person(request), form.cleaned_data["file"])
