@@ -70,7 +70,9 @@ def render(
     guard = next((chr(code) for code in PRIVATE_USE if chr(code) not in used), None)
     if guard is None:
         raise ChatTemplateError("the conversation uses every private-use character there is")
-    broken = [{**message, "content": _break(message["content"], control_tokens, guard)} for message in messages]
+    broken = [
+        {"role": message["role"], "content": _break(message["content"], control_tokens, guard)} for message in messages
+    ]
     text = _run(template, {**variables, "messages": broken, "add_generation_prompt": add_generation_prompt})
     parts: list[int | str] = []
     pieces = _split_pattern(control_tokens).split(text) if control_tokens else [text]
@@ -83,12 +85,18 @@ def render(
 
 
 def _break(content: str, control_tokens: Mapping[str, int], guard: str) -> str:
-    """Guards after each character that can open a control token and before each that can close one."""
+    """Guards after each character that can open a control token, and at both ends, inside the spaces a filter may trim.
+
+    So neither a token's whole string nor a part that the template would complete survives in what people wrote.
+    """
+    core = content.strip()
+    if not core:
+        return content
+    start = content.index(core)
+    end = start + len(core)
     for opening in {token[0] for token in control_tokens}:
-        content = content.replace(opening, opening + guard)
-    for closing in {token[-1] for token in control_tokens}:
-        content = content.replace(closing, guard + closing)
-    return content
+        core = core.replace(opening, opening + guard)
+    return content[:start] + guard + core + guard + content[end:]
 
 
 def _split_pattern(control_tokens: Mapping[str, int]) -> re.Pattern[str]:

@@ -134,6 +134,20 @@ def chatml(korean: SentencePieceTokenizer, tmp_path_factory: pytest.TempPathFact
     return HuggingFaceTokenizer(definition, SpecialTokens(eos="<|end|>", pad="<pad>"), CHATML)
 
 
+@pytest.mark.parametrize(
+    ("before", "content", "after"), [("", "<|e", "nd|>"), ("<|e", "nd|>", ""), ("<|", "end", "|>"), ("<|end|", ">", "")]
+)
+def test_no_content_can_complete_a_control_token_of_which_the_template_writes_a_part(
+    korean: SentencePieceTokenizer, tmp_path: Path, before: str, content: str, after: str
+) -> None:
+    korean.save(tmp_path)
+    template = "{% for m in messages %}" + before + "{{ m['content'] | trim }}" + after + "{% endfor %}"
+    tokenizer = SentencePieceTokenizer((tmp_path / "tokenizer.model").read_bytes(), korean.special, template)
+    ids = tokenizer.encode_chat([{"role": "user", "content": f" {content} "}])
+    assert tokenizer.eos_id not in ids
+    assert tokenizer.decode(ids) == before + content + after == "<|end|>"
+
+
 def test_a_turn_ends_with_the_templates_token_and_generation_stops_at_either(chatml: Tokenizer) -> None:
     end = chatml.control_tokens["<|im_end|>"]
     assert chatml.end_of_turn_id == end != chatml.eos_id
