@@ -2,7 +2,9 @@
 
 from django.contrib import admin
 from django.contrib.auth import views as auth_views
+from django.contrib.auth.decorators import login_required
 from django.urls import include, path
+from django.views.decorators.http import require_safe
 from django.views.i18n import JavaScriptCatalog
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 
@@ -18,8 +20,9 @@ urlpatterns = [
     path("preferences/token/revoke/", views.drop_token, name="drop_token"),
     path("language/", views.choose_language, name="choose_language"),
     path("jsi18n/", JavaScriptCatalog.as_view(), name="javascript-catalog"),
+    path("admin/login/", views.admin_login, name="admin_login"),
     path("admin/", admin.site.urls),
-    path("api/", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="api_docs"),
+    path("api/", require_safe(login_required(SpectacularSwaggerSplitView.as_view())), name="api_docs"),
     path("api/schema/", SpectacularJSONAPIView.as_view(), name="schema"),
     path("api/", include("labeling.api.urls")),
     path("api/", include("rlhf.api")),

@@ -8,6 +8,8 @@ from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.forms import PasswordChangeForm
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.template.response import TemplateResponse
@@ -112,6 +114,14 @@ def choose_language(request: HttpRequest) -> HttpResponse:
         if isinstance(request.user, User):
             User.objects.filter(pk=request.user.pk).update(language=language)
     return response
+
+
+@require_GET
+def admin_login(request: HttpRequest) -> HttpResponse:
+    """Where the admin sends whom it does not let in: one login page for the whole site, and a word for the others."""
+    if request.user.is_authenticated:
+        raise PermissionDenied
+    return redirect_to_login(request.GET.get("next") or reverse("admin:index"))
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

@@ -45,7 +45,7 @@ class CompletionSetFilter(filters.FilterSet):
 
 
 class CompletionSetViewSet(viewsets.ReadOnlyModelViewSet[CompletionSet]):
-    """Sets of K completions, with sampling settings and models."""
+    """Sets of K completions with sampling settings and models, for curators, ops and admins."""
 
     serializer_class = CompletionSetSerializer
     permission_classes = [CuratesOrReads]
@@ -54,5 +54,5 @@ class CompletionSetViewSet(viewsets.ReadOnlyModelViewSet[CompletionSet]):
     queryset = CompletionSet.objects.none()
 
     def get_queryset(self) -> QuerySet[CompletionSet]:
-        seen = CompletionSet.objects.visible_to(self.request.user)
-        return seen.select_related("job").prefetch_related("completions")
+        sets = CompletionSet.objects.visible_to(self.request.user)
+        return sets.select_related("job").prefetch_related("completions")

@@ -18,7 +18,7 @@ class IsLabeler(BasePermission):
 
 
 class CuratesOrReads(BasePermission):
-    """Curators and admins change, ops may look."""
+    """Curators and admins change; ops look, as they may in the console."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         if request.method in SAFE_METHODS:

@@ -64,7 +64,7 @@ class PromptFilter(filters.FilterSet):
 
 
 class PromptViewSet(mixins.CreateModelMixin, viewsets.ReadOnlyModelViewSet[Prompt]):
-    """Curators add, approve and retire prompts of their projects; ops and admins read all."""
+    """Prompts of the projects you curate; ops and admins read all."""
 
     serializer_class = PromptSerializer
     permission_classes = [CuratesOrReads]
@@ -73,9 +73,8 @@ class PromptViewSet(mixins.CreateModelMixin, viewsets.ReadOnlyModelViewSet[Promp
     queryset = Prompt.objects.none()
 
     def get_queryset(self) -> QuerySet[Prompt]:
-        user = self.request.user
-        safe = self.request.method in SAFE_METHODS
-        return Prompt.objects.visible_to(user) if safe else Prompt.objects.curated_by(user)
+        user, is_read = self.request.user, self.request.method in SAFE_METHODS
+        return Prompt.objects.visible_to(user) if is_read else Prompt.objects.curated_by(user)
 
     def perform_create(self, serializer: Any) -> None:
         serializer.instance = Prompt.objects.add(**serializer.validated_data, author=self.request.user)

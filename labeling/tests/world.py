@@ -2,6 +2,7 @@
 
 import functools
 import uuid
+from itertools import count
 from typing import Any
 
 from django.contrib.auth.hashers import make_password
@@ -18,6 +19,7 @@ from labeling.models import (
     Slot,
     User,
 )
+from labeling.models.prompt import draw_split
 
 PASSWORD = "correct horse battery staple"
 RANKING = {"tiers": [1, 2, 2, 3], "ratings": [{"overall": 5, "flags": [], "note": ""}] * 4, "active_seconds": 12.5}
@@ -48,8 +50,15 @@ def project(name: str, *members: User) -> Project:
     return made
 
 
+def train_family(text: str) -> uuid.UUID:
+    """A family on the training side, the same for the same text: tests must not depend on a draw."""
+    families = (uuid.uuid5(uuid.NAMESPACE_URL, f"{text} {number}") for number in count())
+    return next(family for family in families if draw_split(family) == Prompt.Split.TRAIN)
+
+
 def approved_prompt(project: Project, by: User, text: str = "What is a fjord?") -> Prompt:
-    prompt = Prompt.objects.add(project, [{"role": "user", "content": text}], language="en")
+    messages = [{"role": "user", "content": text}]
+    prompt = Prompt.objects.add(project, messages, language="en", family=train_family(text))
     prompt.approve(by)
     prompt.refresh_from_db()
     return prompt

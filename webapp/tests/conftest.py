@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-from labeling.tests import world
-from rlhf.models import Promotion
-from rlhf.tests.world import model_version
+from webapp.tests.teams import people
 
 
 @pytest.fixture
@@ -19,19 +17,4 @@ def data_dir(settings: Any, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def site(db: None, data_dir: Path) -> SimpleNamespace:
-    """People of each role with a project, and another team with one of its own."""
-    site = SimpleNamespace(
-        labeler=world.person("lena", "labeler"),
-        second=world.person("luis", "labeler"),
-        curator=world.person("cora", "curator"),
-        ops=world.person("oleg", "ops"),
-        admin=world.person("ada", "admin"),
-        stranger=world.person("sam", "labeler"),
-        other_curator=world.person("cleo", "curator"),
-        version=model_version("tiny-base"),
-    )
-    site.project = world.project("Ours", site.labeler, site.second, site.curator)
-    site.foreign = world.project("Theirs", site.stranger, site.other_curator)
-    for project in (site.project, site.foreign):
-        Promotion.objects.promote(project, site.version, site.ops)
-    return site
+    return people()

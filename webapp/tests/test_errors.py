@@ -1,4 +1,4 @@
-"""Pages for what goes wrong: in the site's own clothes, in the reader's language, and telling nothing they should not."""
+"""Pages for what goes wrong: in the site's own clothes, in the reader's language, telling no more than they should."""
 
 from types import SimpleNamespace
 
