@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from modelzoo.checkpoint import CheckpointError, load_policy, save_checkpoint
+from modelzoo.checkpoint import CheckpointError, load_policy, load_tensors, save_checkpoint, save_tensors
 from modelzoo.huggingface import export_huggingface, read_huggingface
 from modelzoo.import_model import import_model
 from modelzoo.tests.test_transformer import wild
@@ -141,6 +141,27 @@ def test_what_is_no_plain_llama_is_refused_by_name(
     change(tmp_path / "broken")
     with pytest.raises(CheckpointError, match=message):
         read_huggingface(tmp_path / "broken")
+
+
+def test_what_old_files_repeat_is_left_out(policy: Transformer, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "ours", policy, tokenizer, kind="policy")
+    export_huggingface(tmp_path / "ours", tmp_path / "old")
+    tensors = load_tensors(tmp_path / "old/model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+    save_tensors(tmp_path / "old/model.safetensors", tensors)
+    model, _ = read_huggingface(tmp_path / "old")
+    assert model.state_dict().keys() == policy.state_dict().keys()
+
+
+def test_keys_that_config_json_leaves_out_have_llamas_defaults(theirs: Path) -> None:
+    config = json.loads((theirs / "config.json").read_text())
+    for name in ("tie_word_embeddings", "rms_norm_eps", "rope_parameters"):
+        del config[name]
+    (theirs / "config.json").write_text(json.dumps(config))
+    model, _ = read_huggingface(theirs)
+    assert not model.config.tie_word_embeddings
+    assert (model.config.rms_norm_eps, model.config.rope_theta) == (1e-6, 10000.0)
 
 
 def test_a_template_file_wins_and_a_missing_template_becomes_a_plain_one(theirs: Path) -> None:
