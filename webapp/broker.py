@@ -3,7 +3,9 @@
 import importlib.util
 import os
 import shutil
+import socket
 import stat
+import time
 from pathlib import Path
 
 MAX_SOCKET_PATH = 103  # bytes; macOS takes no more
@@ -32,15 +34,15 @@ def find_server() -> str:
     )
 
 
-def command(socket: Path, data: Path) -> list[str]:
-    """The command line of a server that listens on `socket` alone and keeps its queue in `data`. Raises NoBroker."""
-    if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
-        raise NoBroker(f"The path of the broker's socket is too long for some systems ({socket}): set XDG_RUNTIME_DIR.")
-    make_private(socket.parent)
+def command(path: Path, data: Path) -> list[str]:
+    """The command line of a server that listens on `path` alone and keeps its queue in `data`. Raises NoBroker."""
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise NoBroker(f"The path of the broker's socket is too long for some systems ({path}): set XDG_RUNTIME_DIR.")
+    make_private(path.parent)
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings = {
         "port": "0",  # or it would listen on TCP as well, without a password
-        "unixsocket": str(socket),
+        "unixsocket": str(path),
         "unixsocketperm": "700",
         "dir": str(data),
         "appendonly": "yes",
@@ -51,6 +53,33 @@ def command(socket: Path, data: Path) -> list[str]:
         "logfile": "",
     }
     return [find_server(), *(part for name, value in settings.items() for part in (f"--{name}", value))]
+
+
+def answers(path: Path) -> bool:
+    """Whether a server listens on this socket and has read its data."""
+    return _ask(path, b"PING").startswith(b"+PONG")
+
+
+def shut_down(path: Path, timeout: float = 10.0) -> None:
+    """End the server that an earlier launcher left behind when it was killed: two would write to the same files."""
+    deadline = time.monotonic() + timeout
+    while answers(path):
+        if time.monotonic() > deadline:
+            raise NoBroker(f"An earlier broker on {path} does not stop. End it, then start again.")
+        _ask(path, b"SHUTDOWN")
+        time.sleep(0.1)
+
+
+def _ask(path: Path, command: bytes) -> bytes:
+    """The first bytes of the answer; none where nobody listens."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1)
+        try:
+            client.connect(str(path))
+            client.sendall(command + b"\r\n")
+            return client.recv(64)
+        except OSError:
+            return b""
 
 
 def make_private(directory: Path) -> None:

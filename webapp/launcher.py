@@ -106,18 +106,23 @@ class Launcher:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, ask)
 
-    def run(self, child: Child, timeout: float) -> bool:
-        """Start a child and wait until it is ready. False where it died, took too long, or we were told to stop."""
-        self.children.append(child)
-        child.start(self._environment())
-        while not self.stopping.is_set() and child.is_running and time.monotonic() - child.started_at < timeout:
-            if child.ready(child):
-                self.say(f"{child.name}: ready after {time.monotonic() - child.started_at:.1f} s")
-                return True
+    def run(self, *children: Child, timeout: float) -> bool:
+        """Start children and wait until all are ready. False where one died or took too long, or we shall stop."""
+        for child in children:
+            self.children.append(child)
+            child.start(self._environment())
+        waiting = list(children)
+        while waiting and not self.stopping.is_set():
+            for child in list(waiting):
+                seconds = time.monotonic() - child.started_at
+                if not child.is_running or seconds > timeout:
+                    self.say(f"{child.name} did not become ready. The end of {child.log}:\n{child.last_words()}")
+                    return False
+                if child.ready(child):
+                    self.say(f"{child.name}: ready after {seconds:.1f} s")
+                    waiting.remove(child)
             time.sleep(0.05)
-        if not self.stopping.is_set():
-            self.say(f"{child.name} did not become ready. The end of {child.log}:\n{child.last_words()}")
-        return False
+        return not waiting
 
     def watch(self) -> None:
         """Until told to stop: start again what dies, later each time."""

@@ -18,6 +18,11 @@ from rlhf.tests.world import model_version
 pytestmark = pytest.mark.django_db
 
 
+@pytest.fixture(autouse=True)
+def quick_hashes(settings: Any) -> None:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
 @pytest.fixture
 def policy(data_dir: Path) -> ModelVersion:
     """Stands for the starter model, whose files are large."""

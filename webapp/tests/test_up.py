@@ -202,6 +202,16 @@ def test_a_child_that_ignores_the_wish_to_stop_is_ended_with_what_it_started(tmp
     until(lambda: leftovers(tmp_path) == [])
 
 
+def test_a_broker_that_was_left_behind_is_shut_down(tmp_path: Path) -> None:
+    path = tmp_path / "b" / "b.sock"
+    server = subprocess.Popen(broker.command(path, tmp_path / "data"), stdout=subprocess.DEVNULL)
+    until(lambda: broker.answers(path))
+    broker.shut_down(path)
+    assert server.wait() == 0
+    assert not broker.answers(path)
+    broker.shut_down(path)  # where there is none
+
+
 def test_the_directory_of_the_broker_must_be_private(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir(mode=0o777)

@@ -138,9 +138,7 @@ class Broker:
         until(self.answers)
 
     def answers(self) -> bool:
-        from webapp.management.commands.up import answers
-
-        return answers(self.socket)
+        return embedded.answers(self.socket)
 
     def kill(self) -> None:
         if self.process:

@@ -4,14 +4,15 @@ import importlib.util
 import json
 import os
 import secrets
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import Group, Permission
-from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandParser
 from django.db import transaction
 
 from labeling.models import Project, Prompt, Role, Translation, User
@@ -57,10 +58,14 @@ class Command(BaseCommand):
         directory = settings.DATA_DIR / "models" / POLICY
         source = directory if directory.exists() else "starter"  # it is there where an earlier start was cut short
         self.stdout.write("Importing the starter model, SmolLM2-135M-Instruct ...")
-        try:
-            call_command("import_model", str(source), name=POLICY, kind="policy", languages=["en"], stdout=self.stdout)
-        except CommandError as error:
-            self.stderr.write(f"The starter model was not imported: {error}")
+        # In a process of its own, so that torch and the weights leave the memory with it.
+        command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "import_model", str(source), "--name", POLICY]
+        finished = subprocess.run([*command, "--languages", "en"], capture_output=True, text=True)
+        if finished.returncode == 0:
+            self.stdout.write(finished.stdout.strip())
+        else:
+            reason = (finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"])[-1]
+            self.stderr.write(f"The starter model was not imported: {reason.removeprefix('CommandError: ')}")
 
 
 def make_roles() -> None:

@@ -33,9 +33,9 @@ class Command(BaseCommand):
             os.environ.setdefault("SHARED_GPU", "gpu")  # sampler and trainer take turns on it
         data, port = Path(settings.DATA_DIR), options["port"]
         lock = self._only_one(data)
-        require_free_port(port)
         if count := stop_leftovers(data):
             self.say(f"stopped {count} processes that an earlier start left behind")
+        require_free_port(port)
         launcher = Launcher(data, self.say)
         launcher.listen()
         known = accounts_file().exists()
@@ -72,10 +72,7 @@ class Command(BaseCommand):
         if launcher.stopping.is_set():
             return False
         call_command("setup_site", hide_passwords=True, stdout=self.stdout, stderr=self.stderr)
-        if launcher.stopping.is_set() or not launcher.run(web_child(port), timeout=60):
-            return False
-        # Last: jobs that setup has queued have rung by now, and what the workers say comes after what people wait for.
-        return all(launcher.run(child, timeout=120) for child in worker_children())
+        return not launcher.stopping.is_set() and launcher.run(web_child(port), *worker_children(), timeout=120)
 
     def _welcome(self, port: int, seconds: float, *, new_accounts: bool) -> None:
         path = accounts_file()
@@ -111,11 +108,13 @@ def log(name: str) -> Path:
 
 
 def broker_child() -> Child:
+    path = settings.BROKER_SOCKET
     try:
-        command = broker.command(settings.BROKER_SOCKET, Path(settings.DATA_DIR) / "broker")
+        command = broker.command(path, Path(settings.DATA_DIR) / "broker")
+        broker.shut_down(path)
     except broker.NoBroker as error:
         raise CommandError(str(error)) from None
-    return Child("broker", command, log("broker"), lambda child: answers(settings.BROKER_SOCKET), stop_seconds=10)
+    return Child("broker", command, log("broker"), lambda child: broker.answers(path), stop_seconds=10)
 
 
 def web_child(port: int) -> Child:
@@ -140,18 +139,6 @@ def worker_children() -> list[Child]:
         )
         for name, options in queues.items()
     ]
-
-
-def answers(path: Path) -> bool:
-    """Whether a Redis-compatible server listens on this socket and has read its data."""
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(1)
-        try:
-            client.connect(str(path))
-            client.sendall(b"PING\r\n")
-            return client.recv(64).startswith(b"+PONG")
-        except OSError:
-            return False
 
 
 def serves(port: int) -> bool:
