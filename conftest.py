@@ -4,6 +4,8 @@ import pytest
 
 from labeling.models import Project, Role, User
 
+pytest_plugins = ["webapp.tests.browser"]
+
 
 def person(name: str, *roles: str) -> User:
     user = User.objects.create_user(name)

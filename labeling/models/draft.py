@@ -42,17 +42,21 @@ def clean_draft(payload: Any) -> dict[str, Any]:
 
 class DraftQuerySet(models.QuerySet["Draft"]):
     def keep(self, slot: Slot, labeler: User, payload: Any, version: int | None) -> "Draft":
-        """Store `payload` over version `version` (0: the first; None: whichever is there). See Slot.save_draft."""
+        """Store `payload` over version `version` (0: the first; None: whichever is there). See Slot.save_draft.
+
+        A payload may name the tab it comes from: a tab never conflicts with what it saved itself, such as in the
+        moment before it was reloaded.
+        """
         payload = clean_draft(payload)
         draft, is_first = self.model.objects.get_or_create(slot=slot, labeler=labeler, defaults={"payload": payload})
-        if is_first:
+        if is_first or draft.payload == payload:
             return draft
-        wanted = self.model.objects.filter(pk=draft.pk)
-        if version is not None:
-            wanted = wanted.filter(version=version)
-        is_kept = wanted.update(payload=payload, version=F("version") + 1, saved_at=Now())
+        is_same_tab = "tab" in payload and draft.payload.get("tab") == payload["tab"]
+        stands_on = draft.version if version is None or is_same_tab else version
+        unchanged = self.model.objects.filter(pk=draft.pk, version=stands_on)
+        is_kept = unchanged.update(payload=payload, version=F("version") + 1, saved_at=Now())
         draft.refresh_from_db()
-        if not is_kept and draft.payload != payload:
+        if not is_kept:
             raise DraftConflict(draft)
         return draft
 

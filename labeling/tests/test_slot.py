@@ -223,6 +223,14 @@ def test_draft_sent_twice_is_no_conflict(project: Project, completion_set: Compl
     assert slot.save_draft(alice, {"note": "once"}, version=0).version == 1
 
 
+def test_tab_does_not_conflict_with_itself(project: Project, completion_set: CompletionSet, alice: User) -> None:
+    slot = next_of(project, alice)
+    slot.save_draft(alice, {"note": "before the reload", "tab": "1"}, version=0)
+    assert slot.save_draft(alice, {"note": "after it", "tab": "1"}, version=0).version == 2
+    with pytest.raises(DraftConflict):
+        slot.save_draft(alice, {"note": "another", "tab": "2"}, version=0)
+
+
 def test_draft_outlives_a_lost_lease(project: Project, completion_set: CompletionSet, alice: User, bob: User) -> None:
     slot = next_of(project, alice)
     slot.save_draft(alice, {"note": "half done"})

@@ -20,10 +20,21 @@ async function postJson(url, body, keepalive = false) {
   }
 }
 
+/** A name of this tab that outlives a reload. */
+function tabName() {
+  try {
+    if (!sessionStorage.getItem("tab")) sessionStorage.setItem("tab", String(Math.random()).slice(2));
+    return sessionStorage.getItem("tab");
+  } catch {
+    return String(Math.random()).slice(2); // storage is forbidden
+  }
+}
+
 class Draft {
   /** `read` gives the work as an object; `show` tells "unsaved", "saved", "retrying" or "stopped"; `refused` gets refusals. */
   constructor({ url, storageKey, version, read, show, refused }) {
-    Object.assign(this, { url, storageKey, version, read, show, refused });
+    const tab = tabName();
+    Object.assign(this, { url, storageKey, version, show, refused, read: () => ({ ...read(), tab }) });
     this.isDirty = this.isSending = this.isStopped = false;
     this.failures = 0;
     this.lastSign = Date.now();
@@ -47,14 +58,14 @@ class Draft {
     if (this.isStopped) return;
     this.isDirty = true;
     this.lastSign = Date.now();
-    this.keepHere();
+    this.keepHere(this.read());
     this.show("unsaved");
     this.sendAfter(SAVE_AFTER);
   }
 
-  keepHere() {
+  keepHere(payload) {
     try {
-      localStorage.setItem(this.storageKey, JSON.stringify({ payload: this.read(), version: this.version }));
+      localStorage.setItem(this.storageKey, JSON.stringify({ payload, version: this.version }));
     } catch {
       // Full or forbidden: the server's copy has to do.
     }
@@ -73,12 +84,13 @@ class Draft {
     this.timer = setTimeout(() => this.send(), milliseconds);
   }
 
-  async send(isLeaving = false) {
+  /** Send the work as it is, or `payload` as it was left. */
+  async send(isLeaving = false, payload = this.read()) {
     if (this.isStopped || this.isSending) return;
     clearTimeout(this.timer);
     this.isSending = true;
     this.isDirty = false;
-    const { status, data } = await postJson(this.url, { payload: this.read(), version: this.version }, isLeaving);
+    const { status, data } = await postJson(this.url, { payload, version: this.version }, isLeaving);
     this.isSending = false;
     if (this.isStopped) return;
     if (status === 200) this.saved(data.version);
@@ -90,7 +102,7 @@ class Draft {
     this.failures = 0;
     this.refused(null);
     if (this.isDirty) {
-      this.keepHere();
+      this.keepHere(this.read());
       this.sendAfter(SAVE_AFTER);
     } else {
       this.forgetHere();
@@ -103,6 +115,7 @@ class Draft {
     const mayPass = status === 0 || status === 401 || status === 429 || status >= 500;
     if (data.code) this.refused(data);
     else if (!mayPass) this.refused({ code: "unknown", error: gettext("The server refused to save this. Copy your text, then reload the page.") });
+    if (this.isStopped) return;
     if (!mayPass) {
       this.show("stopped");
       return;

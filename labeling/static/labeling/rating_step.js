@@ -14,6 +14,7 @@ class RatingStep {
         this.update();
         this.changed();
       });
+      card.addEventListener("submit", (event) => event.preventDefault()); // Enter on a mark
       card.querySelector(".rating-note").addEventListener("input", () => this.changed());
     }
   }

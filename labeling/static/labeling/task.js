@@ -59,7 +59,7 @@ class Task {
       refused: (refusal) => this.refused(refusal),
     });
     if (begun) this.applyWork(begun);
-    if (unsent) this.draft.changed();
+    if (unsent) this.draft.send(false, unsent.payload);
     else if (begun) this.showDraftState("saved");
     this.listen();
     // Where a long dialogue does not fit, its end is what has to be answered.
@@ -121,7 +121,7 @@ class Task {
       return;
     }
     this.setLeaving(false);
-    this.draft.keepHere();
+    this.draft.keepHere(this.draft.read());
     this.refused(data.code ? data : {
       code: "unknown",
       error: status === 0

@@ -29,17 +29,20 @@ class TierBoard {
         draggable: ".completion",
         sort: false,
         forceFallback: true, // the same with mouse, pen and finger
-        fallbackOnBody: true,
         fallbackTolerance: 3,
         emptyInsertThreshold: 24,
         animation: isStill ? 0 : 120,
-        onStart: () => document.body.classList.add("is-dragging"),
-        onEnd: (drop) => {
-          document.body.classList.remove("is-dragging");
-          this.move(drop.item, Number(drop.to.dataset.tier));
-        },
+        onChoose: () => this.freeze(true),
+        onUnchoose: () => this.freeze(false),
+        onEnd: (drop) => this.move(drop.item, Number(drop.to.dataset.tier)),
       });
     }
+  }
+
+  /** While a card is dragged nothing moves away under the pointer: every tier keeps its height. */
+  freeze(isDragging) {
+    for (const place of this.places) place.style.minHeight = isDragging ? `${place.offsetHeight}px` : "";
+    document.body.classList.toggle("is-dragging", isDragging);
   }
 
   /** Put every card where its tier says. */

@@ -1,0 +1,75 @@
+"""Headless Chromium on the live site, for tests marked `browser`. A page that logs an error fails its test."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.test import Client
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+# Playwright's synchronous interface runs an event loop in the thread of the test, where Django then refuses queries.
+os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+PATIENCE = 20_000  # ms; a busy machine is slow
+
+Visit = Callable[..., Page]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    expect.set_options(timeout=PATIENCE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=["--no-sandbox"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium: Browser, live_server: Any) -> Iterator[Visit]:
+    """`visit(person, path, **options of the context)`: a page of a browser of its own, logged in; None logs nobody in.
+
+    `tolerate` names what the console may say without failing the test, such as the status of an expected refusal.
+    """
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def go(who: Any, path: str, tolerate: tuple[str, ...] = (), **options: Any) -> Page:
+        context = chromium.new_context(
+            base_url=live_server.url, **{"viewport": {"width": 1280, "height": 900}, **options}
+        )
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE)
+        if who:
+            context.add_cookies(
+                [{"name": settings.SESSION_COOKIE_NAME, "value": session_of(who), "url": live_server.url}]
+            )
+
+        def listen(page: Page) -> None:
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on(
+                "console",
+                lambda message: (
+                    complaints.append(message.text)
+                    if message.type == "error" and not any(words in message.text for words in tolerate)
+                    else None
+                ),
+            )
+
+        context.on("page", listen)
+        page = context.new_page()
+        page.goto(path)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def session_of(who: Any) -> str:
+    client = Client()
+    client.force_login(who)
+    return client.cookies[settings.SESSION_COOKIE_NAME].value
