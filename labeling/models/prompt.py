@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from labeling.models.completion import CompletionSet
 
 MAX_PROMPT_CHARACTERS = 16_000
-MAX_TAGS, MAX_TAG_CHARACTERS = 20, 40
+MAX_TAGS, MAX_TAG_CHARACTERS = 10, 40
 HELDOUT_PERCENT = 10
 BATCH = 500
 COLUMNS = ("state", "language", "split", "source")
@@ -253,6 +253,9 @@ class Prompt(models.Model):
         indexes = [
             models.Index(fields=["project", "state", "language"]),
             models.Index(fields=["project", "-id"]),
+            # What a list is filtered by is read from an index alone: the rows are long.
+            models.Index(fields=["project", "source"]),
+            models.Index(fields=["project", "tags"]),
         ]
 
     def __str__(self) -> str:

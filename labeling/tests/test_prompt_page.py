@@ -54,7 +54,7 @@ def test_a_dialogue_is_written_turn_by_turn(as_carol: Client, project: Project) 
         ([("user", "Hi")], {"k": "12"}, "less than or equal to 9"),
         ([("user", "Hi")], {"k": "3"}, "greater than or equal to 4"),
         ([("user", "Hi")], {"language": "fr"}, "Select a valid choice"),
-        ([("user", "Hi")], {"tags": "x" * 41}, "At most 20 tags"),
+        ([("user", "Hi")], {"tags": "x" * 41}, "At most 10 tags"),
         ([("user", "write a  HAIKU about rain.")], {}, "already in the project"),
         ([("villain", "Hi")], {}, "Select a valid choice"),
     ],

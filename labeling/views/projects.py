@@ -3,7 +3,8 @@
 from typing import Any
 
 from django.contrib import messages
-from django.db.models import Count, Q
+from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
@@ -18,10 +19,8 @@ from labeling.roles import curates, person
 @require_GET
 @curates
 def project_list(request: HttpRequest) -> HttpResponse:
-    waiting = Q(prompts__state__in=(Prompt.State.DRAFT, Prompt.State.IN_REVIEW))
     projects = Project.objects.curated_by(request.user).annotate(
-        approved=Count("prompts", filter=Q(prompts__state=Prompt.State.APPROVED)),
-        waiting=Count("prompts", filter=waiting),
+        approved=_count(Prompt.objects.approved()), waiting=_count(Prompt.objects.awaiting_approval())
     )
     return TemplateResponse(request, "labeling/project_list.html", {"projects": projects, "section": "curate"})
 
@@ -78,6 +77,12 @@ def project_settings(request: HttpRequest, slug: str) -> HttpResponse:
         return redirect("project_settings", slug)
     context = {"project": project, "form": form, "section": "curate", "tab": "settings"}
     return TemplateResponse(request, "labeling/project_settings.html", context)
+
+
+def _count(prompts: QuerySet[Prompt]) -> Coalesce:
+    """How many of `prompts` each project has, out of an index."""
+    counts = prompts.filter(project=OuterRef("pk")).order_by().values("project").annotate(number=Count("pk"))
+    return Coalesce(Subquery(counts.values("number")), 0)
 
 
 def _sampling(project: Project) -> dict[str, Any]:
