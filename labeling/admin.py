@@ -135,7 +135,7 @@ class CompletionSetAdmin(Readable):
 @admin.register(Answer)
 class AnswerAdmin(Readable):
     list_display = ["completion_set", "labeler", "tiers", "created_at"]
-    list_filter = ["completion_set__project"]
+    list_filter = ["completion_set__project", "created_at"]
     list_select_related = ["completion_set__prompt", "labeler", "current"]
     fields = ["completion_set", "labeler", "tiers", "created_at"]
 

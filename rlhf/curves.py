@@ -19,6 +19,7 @@ NAMES = {
     "reward": _("Reward"),
     "kl": _("KL to the reference policy"),
     "response_length": _("Response length, in tokens"),
+    "finished": _("Share of responses that ended"),
     "entropy": _("Entropy"),
     "policy_loss": _("Policy loss"),
     "value_loss": _("Value loss"),

@@ -154,7 +154,7 @@ class Supervisor:
             "policy": str(policy.path),
             "reward_model": str(reward_model.path) if reward_model else None,
             "reference": None,
-            "corpus": str(settings.DATA_DIR / "corpora" / self.run.corpus) if self.run.corpus else None,
+            "corpus": str(self.run.corpus_path) if self.run.corpus_path else None,
             "languages": policy.languages or None,
             "params": self.run.params,
         }

@@ -12,6 +12,7 @@ from django.shortcuts import get_object_or_404, redirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
@@ -159,6 +160,7 @@ class TrainingRunAdmin(OpsAdmin[TrainingRun]):
         return {
             "run": run,
             "waits_for": run.after if run.after and run.after.state != TrainingRun.State.SUCCEEDED else None,
+            "is_silent": run.lease_until is not None and run.lease_until < timezone.now(),
             "warnings": run.warnings(),
             "can_be_promoted": run.result is not None and run.result.is_policy and not run.result.archived_at,
         }

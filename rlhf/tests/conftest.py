@@ -1,4 +1,4 @@
-"""Alice labels, Carol curates, Oscar runs the training, Ada may do everything. Files go into a folder of the test."""
+"""Oscar runs the training, Ada may do everything; Alice labels and Carol curates as in every package."""
 
 import uuid
 from collections.abc import Callable
@@ -20,16 +20,6 @@ QUESTIONS = [f"What is the capital of country number {number}?" for number in ra
 def data_dir(settings: Any, tmp_path: Path) -> Path:
     settings.DATA_DIR = tmp_path
     return tmp_path
-
-
-@pytest.fixture
-def alice(db: None) -> User:
-    return people.person("alice", Role.LABELER)
-
-
-@pytest.fixture
-def carol(db: None) -> User:
-    return people.person("carol", Role.CURATOR)
 
 
 @pytest.fixture

@@ -266,6 +266,14 @@ def test_waiting_run_says_what_it_waits_for(
     assert url("trainingrun_change", reward.pk) in live(ops, ppo)["fragments"]["standing"]
 
 
+def test_run_whose_worker_fell_silent_says_so(ops: Client, start: Any) -> None:
+    run = start()
+    TrainingRun.objects.claim(run.pk)
+    assert "silent" not in live(ops, run)["fragments"]["standing"]
+    TrainingRun.objects.filter(pk=run.pk).update(lease_until="2020-01-01T00:00Z")
+    assert "the worker is silent" in live(ops, run)["fragments"]["standing"]
+
+
 def test_finished_run_offers_its_policy_for_promotion(ops: Client, start: Any, project: Project) -> None:
     run = start()
     version = carried_out(run)

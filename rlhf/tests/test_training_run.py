@@ -1,12 +1,15 @@
 """A run's rules: what may start, what follows what, what is kept of it."""
 
+import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from auditlog.models import LogEntry
 from django.core.exceptions import ValidationError
+from django.db import connection
 
 from labeling.models import Project, User
 from rlhf.models import DatasetSnapshot, ModelVersion, TrainingRun
@@ -182,6 +185,29 @@ def test_refused_retraining_leaves_no_snapshot(
         TrainingRun.objects.retrain(project, oscar, policy=policy)
     assert not DatasetSnapshot.objects.exists()
     assert list((data_dir / "snapshots").iterdir()) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_retrainings_at_once_one_is_started(
+    project: Project, policy: ModelVersion, oscar: User, rank: Any, data_dir: Path
+) -> None:
+    rank(2)
+    gate = threading.Barrier(4)
+
+    def press(_number: int) -> bool:
+        gate.wait()
+        try:
+            TrainingRun.objects.retrain(project, oscar, policy=policy)
+        except ValidationError:
+            return False
+        finally:
+            connection.close()
+        return True
+
+    with ThreadPoolExecutor(4) as people:
+        assert sum(people.map(press, range(4))) == 1
+    assert TrainingRun.objects.count() == 2
+    assert [path.name for path in (data_dir / "snapshots").iterdir()] == [DatasetSnapshot.objects.get().path.name]
 
 
 def test_retraining_with_a_bad_parameter_freezes_nothing(

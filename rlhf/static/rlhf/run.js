@@ -12,6 +12,18 @@ const css = (name) => getComputedStyle(document.documentElement).getPropertyValu
 const tiny = (value) => value !== 0 && Math.abs(value) < 1e-3;
 const number = (value) => (value == null ? "–" : tiny(value) ? value.toExponential(1) : Number(value.toPrecision(4)).toString());
 
+// Ticks tell their neighbours apart: as many digits as the distance between them needs.
+function ticks(values, step) {
+  const size = Math.max(...values.map(Math.abs));
+  const digits = Math.ceil(-Math.log10(step) - 1e-9);
+  if (size >= 1e-3 || size === 0) return values.map((value) => value.toLocaleString(undefined, { maximumFractionDigits: Math.max(0, Math.min(digits + 1, 12)) }));
+  return values.map((value) => (value ? value.toExponential(Math.max(0, Math.floor(Math.log10(Math.abs(value)) + 1e-9) + digits)) : "0"));
+}
+
+// A curve that does not move still needs a scale.
+const range = (_plot, low, high) => (low === high ? [low - (Math.abs(low) / 10 || 0.1), high + (Math.abs(high) / 10 || 1)] : uPlot.rangeNum(low, high, 0.1, true));
+const whole = [1, 2, 5].flatMap((first) => Array.from({ length: 10 }, (_none, power) => first * 10 ** power)).sort((a, b) => a - b);
+
 function show(live) {
   for (const [name, html] of Object.entries(live.fragments)) {
     if (parts.get(name) === html) continue; // what is unchanged keeps its focus
@@ -72,9 +84,9 @@ function plot(panel, element) {
   };
   const lines = [css("--link-fg"), css("--error-fg"), css("--body-loud-color")];
   const made = new uPlot({
-    width: element.clientWidth || 320, height: 180, scales: { x: { time: false } }, legend: { show: false },
+    width: element.clientWidth || 320, height: 180, scales: { x: { time: false }, y: { range } }, legend: { show: false },
     cursor: { y: false, points: { size: 6 } },
-    axes: [{ ...axis, size: 28 }, { ...axis, size: 56, values: (_plot, ticks) => ticks.map(number) }],
+    axes: [{ ...axis, size: 28, incrs: whole }, { ...axis, size: 56, values: (_plot, values, _axis, _space, step) => ticks(values, step) }],
     series: [{ label: run.dataset.stepLabel }, ...panel.series.map((series, i) => ({
       label: series.label, stroke: lines[i % 3], width: panel.steps.length > 150 ? 1.25 : 1.75, dash: i ? [6, 4] : undefined, spanGaps: true,
       points: { show: panel.steps.length < 3 || series.values.filter((value) => value != null).length < 8, size: 6 },
