@@ -29,10 +29,12 @@ class MetricsTail:
             return []
         text = text[: text.rfind(b"\n") + 1]
         self._read = self._kept + len(text)
-        return [row for line in text.splitlines() if "step" in (row := json.loads(line))]
+        return [row for line in text.splitlines() if (row := _parsed(line)) and "step" in row]
 
-    def keep(self) -> None:
-        self._kept = self._read
+    def keep(self) -> bool:
+        """Be done with what was read last. Returns whether that was anything."""
+        moved, self._kept = self._read > self._kept, self._read
+        return moved
 
 
 def metrics_of(run: TrainingRun, rows: list[dict[str, Any]]) -> Iterator[Metric]:
@@ -60,8 +62,16 @@ def same_work(folder: Path, spec: dict[str, Any]) -> bool:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return _parsed(path.read_bytes())
+    except OSError:
+        return {}
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    """An object, or an empty one where a full disk cut it short."""
+    try:
+        content = json.loads(text)
+    except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
 

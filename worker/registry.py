@@ -25,33 +25,46 @@ def register(source: Path | str, *, name: str, kind: str = "", languages: Sequen
     they are not given. Raises CannotImport.
     """
     _require_free_name(name)
-    directory = settings.DATA_DIR / "models" / name
     path = Path(source).absolute()
     try:
         if path.is_relative_to(settings.DATA_DIR):
-            directory = path
-        elif directory.exists():
+            return _register(path, name, kind, languages)
+        directory = settings.DATA_DIR / "models" / name
+        if directory.exists():
             raise CannotImport(
                 f"{directory} is there already, but not registered. Remove it, or give it as the directory to import."
             )
-        elif (path / "manifest.json").is_file():
-            verify(path)
-            _copy(path, directory)
-        else:
-            import_model(source, directory, kind=kind or "policy", languages=languages)
-        manifest = verify(directory)
-        kind = _checked_kind(kind, manifest["kind"])
-        return ModelVersion.objects.create(
-            name=name,
-            kind=kind,
-            directory=str(directory.relative_to(settings.DATA_DIR)),
-            manifest_hash=manifest_hash(directory),
-            languages=_languages(list(languages) or manifest.get("languages"), kind),
-            params=manifest.get("params", {}),
-            metrics=manifest.get("metrics", {}),
-        )
+        try:
+            _bring(source, directory, kind, languages)
+            return _register(directory, name, kind, languages)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
     except (CheckpointError, OSError) as error:
         raise CannotImport(str(error)) from error
+
+
+def _bring(source: Path | str, directory: Path, kind: str, languages: Sequence[str]) -> None:
+    """Make the checkpoint `directory` of whatever `source` is."""
+    if (Path(source) / "manifest.json").is_file():
+        verify(source)
+        _copy(Path(source), directory)
+    else:
+        import_model(source, directory, kind=kind or "policy", languages=languages)
+
+
+def _register(directory: Path, name: str, kind: str, languages: Sequence[str]) -> ModelVersion:
+    manifest = verify(directory)
+    kind = _checked_kind(kind, manifest["kind"])
+    return ModelVersion.objects.create(
+        name=name,
+        kind=kind,
+        directory=str(directory.relative_to(settings.DATA_DIR)),
+        manifest_hash=manifest_hash(directory),
+        languages=_languages(list(languages) or manifest.get("languages"), kind),
+        params=manifest.get("params", {}),
+        metrics=manifest.get("metrics", {}),
+    )
 
 
 def _require_free_name(name: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from django.conf import settings
-from django.db import transaction
+from django.db import close_old_connections, transaction
 
 from labeling.models import CompletionSet, SampledCompletion, SamplingJob
 from modelzoo.checkpoint import CheckpointError, manifest_hash
@@ -156,6 +156,7 @@ class Batch:
             logger.info("stopped: %d jobs go back to the queue", len(self._unfinished()))
         except Exception:
             logger.exception("a batch of %d broke; each of its jobs is tried alone", len(self.jobs))
+            close_old_connections()  # it may have been the database
             self._one_by_one(sampler)
         with transaction.atomic():
             for job in self._unfinished():

@@ -97,6 +97,8 @@ class Supervisor:
         for attempt in map(Path, self.spec["resume_from"]):
             result = read_result(attempt)
             if result.get("status") == "succeeded" and (attempt / "model").is_dir():
+                self.tail = MetricsTail(attempt / "metrics.jsonl")
+                self._drain()
                 self._finish(attempt, result)
                 return True
         return False
@@ -173,10 +175,18 @@ class Supervisor:
                 logger.warning("%s: the trainer did not stop in %d s", self.run, GRACE_SECONDS)
                 self._kill()
             time.sleep(POLL_SECONDS)
-        self._beat()
+        self._drain()
 
-    def _beat(self) -> None:
-        """Renew the lease and store new metrics, or neither. Raises LostLease, also where it must be feared."""
+    def _drain(self) -> None:
+        """Store the metrics that are left."""
+        while self._beat():
+            pass
+
+    def _beat(self) -> bool:
+        """Renew the lease and store new metrics, or neither. Returns whether there were any.
+
+        Raises LostLease, also where it must be feared.
+        """
         self._next_beat = time.monotonic() + BEAT_SECONDS
         try:
             with transaction.atomic():
@@ -184,7 +194,7 @@ class Supervisor:
                 last = {"step": rows[-1]["step"], "total": rows[-1]["total"]} if rows else self.run.progress
                 cancel = self.run.heartbeat(progress=last)
                 Metric.objects.bulk_create(metrics_of(self.run, rows), ignore_conflicts=True, batch_size=500)
-            self.tail.keep()
+            stored = self.tail.keep()
             if settings.SHARED_GPU:
                 GpuSlot.objects.claim(settings.SHARED_GPU, self.holder)
         except DatabaseError as error:
@@ -192,10 +202,11 @@ class Supervisor:
             logger.warning("%s: no heartbeat: %s", self.run, error)
             if time.monotonic() - self._renewed_at > LEASE.total_seconds():
                 raise LostLease("the database was away for longer than the lease") from error
-            return
+            return False
         self._renewed_at = time.monotonic()
         if cancel:
             self._ask_to_stop()
+        return stored
 
     def _ask_to_stop(self) -> None:
         if self.asked_at is None and self.child is not None:

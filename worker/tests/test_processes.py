@@ -9,6 +9,7 @@ import pytest
 
 from labeling.models import CompletionSet, SamplingJob
 from rlhf.models import TrainingRun
+from worker import jobs, tasks
 from worker.attempts import read_result
 from worker.tests.conftest import Broker, Worker, until
 from worker.tests.test_training import Start, start, trainer_of
@@ -38,14 +39,8 @@ def is_done(job: SamplingJob) -> bool:
     return fresh(job).state == State.SUCCEEDED
 
 
-def mend() -> None:
-    """What the beat does."""
-    SamplingJob.objects.reap()
-    SamplingJob.objects.ring()
-
-
 def is_done_at_last(job: SamplingJob) -> bool:
-    mend()
+    tasks.mend()  # what the beat sends
     return is_done(job)
 
 
@@ -100,12 +95,25 @@ def test_work_that_came_while_the_broker_was_away_is_done_when_it_is_back(
     ask: Ask, broker: Broker, start_worker: StartWorker
 ) -> None:
     start_worker(*SAMPLER)
+    running = ask("the cat", **LONG)
+    until(lambda: is_under_way(running))
     broker.kill()
-    job = ask("the cat")
-    assert fresh(job).state == State.QUEUED
+    queued = ask("the dogs", max_new_tokens=6)
+    until(lambda: is_done(running))
+    assert fresh(queued).state == State.QUEUED
     broker.start()
-    until(lambda: is_done_at_last(job))
-    assert fresh(job).attempts == 1
+    until(lambda: is_done_at_last(queued))
+    assert (fresh(running).attempts, fresh(queued).attempts) == (1, 1)
+
+
+def test_a_queue_that_nobody_reads_does_not_grow_for_ever(
+    ask: Ask, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "MOST_WAITING", 5)
+    ask("the cat"), ask("the dogs"), ask("a mat")
+    assert jobs.messages_waiting("sample") == 3
+    assert [SamplingJob.objects.ring() for _ in range(3)] == [2, 0, 0]
+    assert jobs.messages_waiting("sample") == 5
 
 
 def test_the_trainer_of_a_killed_worker_ends_by_itself(start: Start, start_worker: StartWorker) -> None:
