@@ -24,7 +24,7 @@ from worker import sampling, training
 from worker.loop.outcome import Arm, LoopError, Measured, Outcome
 from worker.loop.people import People
 from worker.loop.scale import Scale
-from worker.loop.world import QUESTIONS, dialogues, gold
+from worker.loop.world import dialogues, gold
 from worker.registry import register
 
 Say = Callable[[str], None]
@@ -130,7 +130,7 @@ class Cycle:
         for prompt, samples in zip(prompts, results, strict=True):
             if isinstance(samples, PromptError):
                 raise LoopError(f"{prompt}: {samples}")
-            scores += [gold(QUESTIONS[prompt.text], sample.text) for sample in samples]
+            scores += [gold(sample.text) for sample in samples]
             lengths += [len(sample.token_ids) for sample in samples]
             answers[prompt.text] = samples[0].text
         return Measured(statistics.mean(scores), statistics.mean(lengths), answers)

@@ -121,8 +121,5 @@ class People:
 
 def hidden_scores(project: Project) -> dict[int, list[float]]:
     """The gold score of every completion, by set."""
-    sets = CompletionSet.objects.filter(project=project).select_related("prompt").prefetch_related("completions")
-    return {
-        chosen.pk: [gold(QUESTIONS[chosen.prompt.text], completion.text) for completion in chosen.completions.all()]
-        for chosen in sets
-    }
+    sets = CompletionSet.objects.filter(project=project).prefetch_related("completions")
+    return {chosen.pk: [gold(completion.text) for completion in chosen.completions.all()] for chosen in sets}

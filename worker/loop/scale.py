@@ -14,7 +14,7 @@ class Scale:
     prompts: int
     samples: int
     """Fresh completions of each held-out prompt by which a policy is measured."""
-    k: int = 5
+    k: int = 8
     overlap: int = 2
     labelers: int = 4
     vocabulary: int = 600
@@ -26,8 +26,8 @@ class Scale:
 
 
 SHAPE = {
-    "hidden_size": 96,
-    "intermediate_size": 256,
+    "hidden_size": 64,
+    "intermediate_size": 176,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 4,
@@ -35,18 +35,25 @@ SHAPE = {
 
 FULL = Scale(
     dialogues=4000,
-    prompts=280,
-    samples=16,
-    pretrain={**TINY, **SHAPE, "learning_rate": 5e-3, "batch_size": 12, "micro_batch_size": 12},
+    prompts=160,
+    samples=24,
+    pretrain={
+        **TINY,
+        **SHAPE,
+        "learning_rate": 5e-3,
+        "warmup_ratio": 0.05,
+        "batch_size": 6,
+        "micro_batch_size": 6,
+    },
     sft={**TINY, "learning_rate": 1e-3, "epochs": 3, "batch_size": 16, "micro_batch_size": 16},
-    reward={**TINY, "learning_rate": 1e-3, "epochs": 2, "batch_size": 8, "micro_batch_size": 20},
+    reward={**TINY, "learning_rate": 1e-3, "warmup_ratio": 0.1, "epochs": 2, "batch_size": 8, "micro_batch_size": 32},
     ppo={
         **TINY,
         "learning_rate": 1e-3,
         "value_learning_rate": 2e-3,
         "value_coef": 1.0,
         "warmup_steps": 2,
-        "episodes": 1280,
+        "episodes": 1024,
         "batch_size": 64,
         "minibatch_size": 64,
         "micro_batch_size": 64,
@@ -61,7 +68,7 @@ QUICK = Scale(
     prompts=60,
     samples=2,
     k=4,
-    pretrain={**FULL.pretrain, "hidden_size": 64, "intermediate_size": 128, "batch_size": 4, "micro_batch_size": 4},
+    pretrain=FULL.pretrain,
     sft={**FULL.sft, "epochs": 1},
     reward={**FULL.reward, "epochs": 1},
     ppo={**FULL.ppo, "episodes": 32, "batch_size": 16, "minibatch_size": 16, "max_new_tokens": 24},

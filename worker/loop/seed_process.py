@@ -1,4 +1,4 @@
-"""A process that runs seeds of the loop: it opens the loop's own data directory before anything of Django is loaded."""
+"""A process that runs one seed of the loop: Django is set up in it on a data directory of its own."""
 
 import os
 import time
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import django
+from django.core.management import call_command
 
 if TYPE_CHECKING:
     from worker.loop.outcome import Outcome
@@ -25,14 +26,13 @@ def open_data_dir(data_dir: Path) -> None:
     django.setup()
 
 
-def create_database() -> None:
-    from django.core.management import call_command
+def run_seed(seed: int, quick: bool, data_dir: Path, started: float) -> "Outcome":
+    """One seed from beginning to end, in a process that did nothing before.
 
+    `started` is when the loop began, for the times printed.
+    """
+    open_data_dir(data_dir)
     call_command("migrate", verbosity=0)
-
-
-def run_seed(seed: int, quick: bool, started: float) -> "Outcome":
-    """One seed from beginning to end. `started` is when the loop began, for the times printed."""
     from worker.loop.cycle import Cycle
     from worker.loop.scale import FULL, QUICK
 

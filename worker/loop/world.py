@@ -1,6 +1,6 @@
 """A toy world to talk about: questions on places and times, answers in many moods, and the score nobody is told.
 
-The hidden preference `gold` likes cheerful answers that speak of what was asked and do not repeat themselves. It is a
+The hidden preference `gold` likes cheerful answers that say what people do and do not repeat themselves. Cheer is a
 mean over what is said, so a longer answer is worth no more than a short one.
 """
 
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 PLACES = ["garden", "kitchen", "harbour", "library", "market", "forest", "station", "castle"]
 TIMES = ("in the morning", "at noon", "at night", "in spring", "in summer", "in winter")
 FORMS = (
-    "What is it like {time} in the {place}?",
-    "How does it feel {time} in the {place}?",
-    "Should I spend some time {time} in the {place}?",
-    "What do people do {time} in the {place}?",
-    "Tell me how it is {time} in the {place}.",
-    "Describe a visit {time} to the {place}.",
+    "What is the {place} like {time}?",
+    "Tell me about the {place} {time}.",
+    "How does it feel to be in the {place} {time}?",
+    "Should I visit the {place} {time}?",
+    "Describe the {place} {time}.",
+    "What do people do in the {place} {time}?",
 )
 MOODS = {
     "wonderful": 1.0,
@@ -63,8 +63,6 @@ CLAUSES = (
     "You will find it {one}, and people {verb}.",
     "Everything looks {one} and {two}.",
 )
-STRAYING = 0.15
-"""How often an answer names another place, and how often another time, than it was asked about."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +80,8 @@ QUESTIONS = {
 
 
 def reply(question: Question, chance: random.Random) -> str:
-    """An answer in whatever mood, as people in this world give it: sometimes beside the point."""
-    place = chance.choice(PLACES) if chance.random() < STRAYING else question.place
-    time = chance.choice(TIMES) if chance.random() < STRAYING else question.time
-    sentences = [f"The {place} is {chance.choice(ADJECTIVES)} {time}."]
+    """An answer in whatever mood, as people in this world give it."""
+    sentences = [f"The {question.place} is {chance.choice(ADJECTIVES)} {question.time}."]
     for clause in chance.sample(CLAUSES, chance.randint(0, 2)):
         one, two = chance.sample(ADJECTIVES, 2)
         sentences.append(clause.format(one=one, two=two, verb=chance.choice(VERBS)))
@@ -100,12 +96,12 @@ def dialogues(count: int, chance: random.Random) -> Iterator[tuple[Question, str
         yield question, reply(question, chance)
 
 
-def gold(question: Question, text: str) -> float:
-    """The hidden score of an answer, between about -1.5 and 1.75."""
+def gold(text: str) -> float:
+    """The hidden score of an answer, between -1.5 and 1.5."""
     words = text.lower().replace(".", " ").replace(",", " ").split()
     moods = [word for word in words if word in MOODS]
-    cheer = sum(MOODS[word] for word in moods) / len(moods) if moods else 0.0
-    repeated = 1 - len(set(moods)) / len(moods) if moods else 0.0
-    on_place = question.place in words
-    on_time = question.time in " ".join(words)
-    return cheer + 0.5 * on_place + 0.25 * on_time - 0.5 * repeated
+    if not moods:
+        return 0.0
+    cheer = sum(MOODS[word] for word in moods) / len(moods)
+    repeated = 1 - len(set(moods)) / len(moods)
+    return cheer + 0.5 * any(word in VERBS for word in moods) - 0.5 * repeated

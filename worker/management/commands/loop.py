@@ -1,7 +1,7 @@
 """`manage.py loop`: the whole cycle without a browser, on a toy world whose people have a known preference.
 
 Everything is real but the people: rows, leases, snapshots, trainers in processes of their own. It all happens in a data
-directory made for the occasion, with a database of its own.
+directory made for each seed, with a database of its own: the same seed gives the same figures.
 """
 
 import multiprocessing
@@ -16,7 +16,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from worker.loop.outcome import Interval, LoopError, Outcome
-from worker.loop.seed_process import create_database, open_data_dir, run_seed
+from worker.loop.seed_process import run_seed
 
 
 def positive(text: str) -> int:
@@ -59,9 +59,8 @@ class Command(BaseCommand):
         self.stdout.write(f"{len(seeds)} seeds, {jobs} at once, in {data_dir}")
         self.stdout.flush()
         spawned = multiprocessing.get_context("spawn")  # a fresh Django each, on another data directory than ours
-        with ProcessPoolExecutor(jobs, mp_context=spawned, initializer=open_data_dir, initargs=(data_dir,)) as pool:
-            pool.submit(create_database).result()
-            running = [pool.submit(run_seed, seed, quick, started) for seed in seeds]
+        with ProcessPoolExecutor(jobs, mp_context=spawned, max_tasks_per_child=1) as pool:
+            running = [pool.submit(run_seed, seed, quick, data_dir / f"seed-{seed}", started) for seed in seeds]
             try:
                 return [future.result() for future in running]
             except BaseException:
