@@ -25,6 +25,7 @@ def desk(request: HttpRequest) -> HttpResponse:
     projects = Project.objects.labeled_by(person(request))
     recent = Slot.objects.answered_by(person(request)).with_labels()[:RECENT]
     outlooks = [Outlook.of(project, person(request)) for project in projects]
+    outlooks.sort(key=lambda outlook: not outlook.has_work)
     context = {"outlooks": outlooks, "recent": recent, "section": "desk"}
     return TemplateResponse(request, "labeling/desk.html", context)
 
