@@ -101,16 +101,18 @@ def sample(job_id: int) -> None:
 def claim_company(first: SamplingJob) -> list[SamplingJob]:
     """More queued jobs of the same policy and settings, the oldest first, as many as fit the token budget.
 
-    None where labelers have nothing to rank: alone, the first set is there soonest.
+    None where labelers have nothing to rank: alone, the first set is there soonest. Nor for a job, or with one, whose
+    worker died: should it kill the next one too, it takes no others with it.
     """
     chosen = first.completion_set
-    if not chosen.project.completion_sets.filter(state=CompletionSet.State.READY).exists():
+    if first.attempts > 1 or not chosen.project.completion_sets.filter(state=CompletionSet.State.READY).exists():
         return []
     alike = SamplingJob.objects.runnable().filter(
         completion_set__policy_name=chosen.policy_name,
         completion_set__temperature=chosen.temperature,
         completion_set__top_p=chosen.top_p,
         completion_set__max_new_tokens=chosen.max_new_tokens,
+        attempts=0,
     )
     room = settings.SAMPLE_BATCH_TOKENS - tokens_at_most(first)
     company = []

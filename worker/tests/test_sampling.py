@@ -149,6 +149,18 @@ def test_a_prompt_that_breaks_the_sampler_does_not_take_others_with_it(
     assert "RuntimeError: out of fish" in bad.error
 
 
+def test_a_job_whose_worker_died_is_tried_alone(ask: Ask) -> None:
+    sample(ask("the cat"))
+    suspect, other = ask("warm sea"), ask("green hills")
+    SamplingJob.objects.filter(pk=suspect.pk).update(attempts=1)
+    (suspect,) = sample(suspect)
+    assert suspect.state == State.SUCCEEDED
+    assert SamplingJob.objects.get(pk=other.pk).state == State.QUEUED
+    SamplingJob.objects.filter(pk=other.pk).update(attempts=1)
+    sample(ask("a mat"))
+    assert SamplingJob.objects.get(pk=other.pk).state == State.QUEUED
+
+
 def test_a_cancelled_job_ends_while_the_others_of_its_batch_go_on(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     sample(ask("the cat"))
     unwanted, wanted = ask("warm sea", temperature=0, max_new_tokens=200), ask("green hills")
