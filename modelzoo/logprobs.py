@@ -31,14 +31,16 @@ def response_logprobs(policy: Transformer, batch: Batch, *, temperature: float =
 
 
 @torch.no_grad()
-def response_entropy(policy: Transformer, batch: Batch, *, temperature: float = 1.0) -> Tensor:
-    """Entropy in nats of the distribution each response token was drawn from, (B, T), 0 elsewhere."""
-    hidden, _ = _before_responses(policy, batch)
-    chunks = []
-    for states in hidden.split(CHUNK):
-        logprobs = (policy.logits(states).float() / temperature).log_softmax(-1)
-        chunks.append(-(logprobs.exp() * logprobs).sum(-1))
-    return _spread(torch.cat(chunks), batch)
+def response_logprobs_and_entropy(policy: Transformer, batch: Batch, *, temperature: float) -> tuple[Tensor, Tensor]:
+    """`response_logprobs`, to the bit, and the entropy in nats of what each response token was drawn from."""
+    hidden, targets = _before_responses(policy, batch)
+    logprobs, entropy = [], []
+    for states, tokens in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+        logits = _logits(policy, states, temperature)
+        logprobs.append(-F.cross_entropy(logits, tokens, reduction="none"))
+        distribution = logits.log_softmax(-1)
+        entropy.append(-(distribution.exp() * distribution).sum(-1))
+    return _spread(torch.cat(logprobs), batch), _spread(torch.cat(entropy), batch)
 
 
 @torch.no_grad()
@@ -75,8 +77,11 @@ def _before_responses(policy: Transformer, batch: Batch) -> tuple[Tensor, Tensor
 
 
 def _logprobs(policy: Transformer, hidden: Tensor, tokens: Tensor, temperature: float) -> Tensor:
-    logits = policy.logits(hidden).float() / temperature
-    return -F.cross_entropy(logits, tokens, reduction="none")
+    return -F.cross_entropy(_logits(policy, hidden, temperature), tokens, reduction="none")
+
+
+def _logits(policy: Transformer, hidden: Tensor, temperature: float) -> Tensor:
+    return policy.logits(hidden).float() / temperature
 
 
 def _spread(values: Tensor, batch: Batch) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from modelzoo.config import PPOConfig, SamplingConfig
 from modelzoo.data import Batch, Example, collate, micro_batches, seeded
-from modelzoo.logprobs import response_entropy, response_logprobs, response_values
+from modelzoo.logprobs import response_logprobs, response_logprobs_and_entropy, response_values
 from modelzoo.losses import advantages_and_returns, kl_k1, token_rewards, whiten
 from modelzoo.sampler import generate
 from modelzoo.tokenizer import Tokenizer
@@ -75,11 +75,17 @@ def sample(
 
 
 def collect(
-    models: Models, examples: list[Example], finished: list[bool], config: PPOConfig, kl_coef: float
+    models: Models,
+    examples: list[Example],
+    finished: list[bool],
+    config: PPOConfig,
+    kl_coef: float,
+    pause: Callable[[], None] = lambda: None,
 ) -> Rollout:
-    """Score responses and weigh their tokens (InstructGPT, equation 2; 1506.02438). No gradients."""
+    """Score responses and weigh their tokens (InstructGPT, equation 2; 1506.02438). No gradients; `pause` may raise."""
     device = next(models.policy.parameters()).device
     batch = collate(examples, models.tokenizer.pad_id, device)
+    temperature = config.temperature
     ended = torch.tensor(finished, device=device)
     columns = {
         name: torch.zeros(batch.tokens.shape, device=device) for name in ("policy", "reference", "entropy", "value")
@@ -88,13 +94,12 @@ def collect(
     with torch.no_grad():
         for minibatch in minibatches(list(range(len(examples))), config.minibatch_size):
             for rows in rows_alike(batch, minibatch, config.micro_batch_size):  # as `update` will cut them
+                pause()
                 part = Batch(*(tensor[rows] for tensor in batch)).trimmed()
                 width = slice(part.tokens.shape[1])
-                columns["policy"][rows, width] = response_logprobs(models.policy, part, temperature=config.temperature)
-                columns["reference"][rows, width] = response_logprobs(
-                    models.reference, part, temperature=config.temperature
-                )
-                columns["entropy"][rows, width] = response_entropy(models.policy, part, temperature=config.temperature)
+                logprobs, entropy = response_logprobs_and_entropy(models.policy, part, temperature=temperature)
+                columns["policy"][rows, width], columns["entropy"][rows, width] = logprobs, entropy
+                columns["reference"][rows, width] = response_logprobs(models.reference, part, temperature=temperature)
                 columns["value"][rows, width] = response_values(models.value, part)
                 scores[rows] = models.reward(_as_ranked(part, ended[rows], models.tokenizer), part.mask)
     scores = scores - config.missing_eos_penalty * ~ended

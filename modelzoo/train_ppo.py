@@ -47,6 +47,8 @@ def train_ppo(run: Run[PPOConfig]) -> dict[str, float]:
     parents = {name: manifest_hash(spec.path(name)) for name in ("policy", "reward_model")}
     reference = manifest_hash(spec.reference or spec.path("policy"))
     run.begin(state, total, {"snapshot": snapshot.digest, "corpus": corpus_digest, "reference": reference, **parents})
+    if config.warmup_steps >= total:
+        run.log(f"the learning rate rises over {config.warmup_steps} steps: in {total} it does not reach its peak")
     check_models(run, models, prompts, reference_is_policy=state.step == 0 and not spec.reference)
 
     for step in range(state.step, total):
@@ -54,8 +56,8 @@ def train_ppo(run: Run[PPOConfig]) -> dict[str, float]:
             set_learning_rate(optimizers[name], warmup_rate(step, peak=peak, warmup_steps=config.warmup_steps))
         chosen = endless_indices(len(prompts), step * config.batch_size, config.batch_size, config.seed)
         examples, finished = sample(models, [prompts[i] for i in chosen], config, step, run.stopping)
-        rollout = collect(models, examples, finished, config, state.numbers["kl_coef"])
-        run.check_stop()  # nothing has changed yet: the step is done again from its start
+        rollout = collect(models, examples, finished, config, state.numbers["kl_coef"], run.check_stop)
+        run.check_stop()  # until here nothing has changed: a step that was stopped is done again from its start
         kl = rollout.kl.sum(dim=1).mean().item()
         if config.kl_stop and kl > config.kl_stop:
             run.warn(f"Ended after step {step}: KL per response reached {kl:.2f}, over kl_stop of {config.kl_stop:g}.")
@@ -63,10 +65,9 @@ def train_ppo(run: Run[PPOConfig]) -> dict[str, float]:
 
         updates: list[dict[str, float]] = []
         for epoch in range(config.inner_epochs):
-            # The first pass cuts the rollout as `collect` did, so its first ratio is exactly 1.
-            order = (
-                epoch_order(len(examples), config.seed, 1000 * step + epoch) if epoch else list(range(len(examples)))
-            )
+            order = list(range(len(examples)))
+            if epoch:  # the first pass cuts the rollout as `collect` did, so its first ratio is exactly 1
+                order = epoch_order(len(examples), config.seed, 1000 * step + epoch)
             for rows in minibatches(order, config.minibatch_size):
                 pretraining = _pretraining_batch(corpus, config, int(state.numbers["updates"]))
                 updates.append(_update(run, models, optimizers, rollout, rows, pretraining))

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from modelzoo.corpus import windows
 from modelzoo.data import (
     Example,
     Snapshot,
@@ -16,7 +17,6 @@ from modelzoo.data import (
     endless_indices,
     micro_batches,
     step_indices,
-    windows,
 )
 from modelzoo.tests.conftest import demonstration, prompt, ranking, write_snapshot
 from modelzoo.tokenizer import Tokenizer

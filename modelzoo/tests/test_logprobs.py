@@ -3,7 +3,7 @@ import torch
 
 from modelzoo.config import SamplingConfig
 from modelzoo.data import Batch, Example, collate, seeded
-from modelzoo.logprobs import CHUNK, mean_loss, response_entropy, response_logprobs, response_values
+from modelzoo.logprobs import CHUNK, mean_loss, response_logprobs, response_logprobs_and_entropy, response_values
 from modelzoo.sampler import generate
 from modelzoo.tokenizer import Tokenizer
 from modelzoo.transformer import RewardModel, Transformer
@@ -45,10 +45,11 @@ def test_entropy_is_that_of_the_full_distribution_and_blind_to_padding(
     policy: Transformer, tokenizer: Tokenizer
 ) -> None:
     batch = collate(EXAMPLES, tokenizer.pad_id)
-    entropy = response_entropy(policy, batch)
+    logprobs, entropy = response_logprobs_and_entropy(policy, batch, temperature=1.0)
+    assert torch.equal(logprobs, response_logprobs(policy, batch))
     exact = torch.distributions.Categorical(logits=policy(batch.tokens)).entropy()
     assert torch.allclose(entropy[:, 1:][batch.response[:, 1:]], exact[:, :-1][batch.response[:, 1:]], atol=1e-5)
-    wider = response_entropy(policy, padded(batch, 5, tokenizer.pad_id))
+    _, wider = response_logprobs_and_entropy(policy, padded(batch, 5, tokenizer.pad_id), temperature=1.0)
     assert torch.allclose(wider[:, : entropy.shape[1]], entropy, atol=1e-6)
     assert not wider[:, entropy.shape[1] :].any()
 

@@ -210,16 +210,12 @@ def test_policy_says_more_of_what_people_preferred(train: Train, tmp_path: Path)
     rewards, kl = done.series("reward"), done.series("kl")
     assert sum(rewards[-5:]) / 5 > rewards[0] + 0.25
     assert kl[0] == 0 < kl[-1]
-    sampling, prompts = SamplingConfig(max_new_tokens=12), [question(n) for n in range(8)]
-    said = [
-        [
-            sample.text == "good fish"
-            for samples in Sampler.load(model).sample(prompts, 8, sampling)
-            for sample in samples
-        ]
-        for model in (policy, done.out / "model")
-    ]
-    assert sum(said[1]) > sum(said[0]) + 10  # of 64
+    sampling, questions = SamplingConfig(max_new_tokens=12), [question(n) for n in range(8)]
+    preferred = []
+    for model in (policy, done.out / "model"):
+        samples = Sampler.load(model).sample(questions, 16, sampling, seeds=range(8))
+        preferred.append(sum(sample.text == "good fish" for row in samples for sample in row))
+    assert preferred[1] > preferred[0] + 20  # of 128
 
 
 def test_kl_weight_adapts_towards_its_target(train: Train) -> None:
