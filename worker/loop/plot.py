@@ -76,7 +76,7 @@ def _effect(axes: Axes, outcomes: Sequence[Outcome]) -> None:
     if len(effects) > 1:
         interval = Interval.of(effects)
         error = [[interval.mean - interval.low], [interval.high - interval.mean]]
-        axes.errorbar([0.15], [interval.mean], yerror=error, fmt="D", color=MAIN, capsize=6)
+        axes.errorbar([0.15], [interval.mean], yerr=error, fmt="D", color=MAIN, capsize=6)
     axes.axhline(0, color="black", linewidth=1)
     axes.set(title="Gain − control's, 95%", xlim=(-0.4, 0.5))
     axes.set_xticks([])
