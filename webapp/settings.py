@@ -8,6 +8,7 @@ import hashlib
 import os
 import secrets
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,15 @@ def _kept_secret_key() -> str:
     """The key of this installation, made on first use and readable by its owner alone."""
     path = DATA_DIR / "secret_key"
     DATA_DIR.mkdir(parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text().strip()
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key := secrets.token_urlsafe(50))
-    return key
+    if not path.exists():
+        descriptor, temporary = tempfile.mkstemp(dir=DATA_DIR)  # 0600
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(50))
+        # The file appears whole, and where two processes start at once the first one's key stays.
+        with suppress(FileExistsError):
+            os.link(temporary, path)
+        os.unlink(temporary)
+    return path.read_text().strip()
 
 
 SECRET_KEY = _required("SECRET_KEY") if PRODUCTION else env.str("SECRET_KEY", "") or _kept_secret_key()
@@ -131,7 +134,9 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         },
     )
 else:
-    DATABASES["default"].update(CONN_HEALTH_CHECKS=True, CONN_MAX_AGE=60)
+    # Above 0 only under a server with threads that live on (gunicorn's gthread): an ASGI server makes a thread for each
+    # request, and would leave a connection behind with each.
+    DATABASES["default"].update(CONN_HEALTH_CHECKS=True, CONN_MAX_AGE=env.int("CONN_MAX_AGE", 0))
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Broker: a doorbell; rows are the truth (worker/jobs.py) ---------------------------------------------------------
@@ -220,6 +225,13 @@ CONTENT_SECURITY_POLICY = {
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 MAX_IMPORT_BYTES = 10 * 1024 * 1024
+
+# Counts API requests. One server process needs no help; several share their counts.
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}
+    if PRODUCTION
+    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+}
 
 # --- Languages and files ----------------------------------------------------------------------------------------------
 LANGUAGE_CODE = env.str("LANGUAGE_CODE", "en")
