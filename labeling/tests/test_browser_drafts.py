@@ -3,6 +3,7 @@
 import pytest
 from django.conf import settings
 from django.contrib.sessions.models import Session
+from django.db.models.functions import Now
 from playwright.sync_api import Page, expect
 
 from labeling.models import Answer, Demonstration, Draft, Project, Slot, User
@@ -171,6 +172,36 @@ def test_time_at_work_stands_still_when_nobody_stirs(visit: Visit, project: Proj
     assert revision and 85 <= revision.active_seconds <= 95
 
 
+def test_reading_for_long_keeps_the_lease(visit: Visit, slot: Slot, alice: User) -> None:
+    page = visit(alice, "/desk/")
+    page.clock.install()
+    page.goto(f"/task/{slot.pk}/")
+    expect(page.locator("#length")).to_contain_text("characters")
+    Slot.objects.filter(pk=slot.pk).update(lease_until=Now())
+    page.mouse.move(300, 300)
+    page.clock.run_for(250_000)
+    expect(page.locator("#draft-state")).to_contain_text("Saved")
+    assert Slot.objects.filter(pk=slot.pk, lease_until__gt=Now()).exists()
+    Slot.objects.filter(pk=slot.pk).update(lease_until=Now())
+    page.clock.run_for(1_200_000)  # nobody stirs for twenty minutes: in the end the lease is let go
+    Slot.objects.filter(pk=slot.pk).update(lease_until=Now())
+    page.clock.run_for(250_000)
+    page.wait_for_timeout(500)
+    assert not Slot.objects.filter(pk=slot.pk, lease_until__gt=Now()).exists()
+
+
+def test_lost_task_still_shows_text_that_only_this_browser_has(
+    visit: Visit, slot: Slot, alice: User, bob: User
+) -> None:
+    page = open_task(visit, alice, slot)
+    page.route("**/draft/", lambda route: route.abort())
+    page.locator("#text").fill("Written on a train")
+    expect(page.locator("#draft-state")).to_contain_text("retrying")
+    Slot.objects.filter(pk=slot.pk).update(labeler=bob, fence=slot.fence + 1)
+    page.reload()
+    expect(page.get_by_text("Written on a train")).to_be_visible()
+
+
 def test_unsent_text_is_not_shown_to_the_next_person_at_this_browser(
     visit: Visit, project: Project, slot: Slot, alice: User, bob: User
 ) -> None:
@@ -182,7 +213,7 @@ def test_unsent_text_is_not_shown_to_the_next_person_at_this_browser(
     address = page.url.split("/task/")[0]
     page.context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": session_of(bob), "url": address}])
     page.reload()
-    expect(page.locator("#text")).to_have_value("")
+    expect(page.locator("#length")).to_have_text("0 of 16,000 characters")
 
 
 def test_going_back_shows_what_was_handed_in(visit: Visit, project: Project, alice: User) -> None:

@@ -126,6 +126,17 @@ def test_somebody_elses_task_is_not_shown(client: Client, slot: Slot, bob: User,
         assert ANSWERS[0] not in response.content.decode()
 
 
+def test_lost_task_shows_what_one_had_written_to_oneself_alone(
+    client: Client, project: Project, alice: User, bob: User, charlie: User
+) -> None:
+    approved(project)
+    slot = held(project, alice, DEMONSTRATION)
+    slot.save_draft(alice, {"text": "Half <b>done</b>"})
+    Slot.objects.filter(pk=slot.pk).update(labeler=bob, fence=slot.fence + 1)
+    assert "Half &lt;b&gt;done&lt;/b&gt;" in get(client, alice, slot).content.decode()
+    assert "Half" not in get(client, charlie, slot).content.decode()
+
+
 def test_task_handed_in_leads_to_what_was_said(client: Client, slot: Slot, alice: User) -> None:
     answer = Answer.objects.submit(slot, alice, ranking([1, 2, 3, 4]), uuid.uuid4())
     assert get(client, alice, slot)["Location"] == reverse("answer", args=[answer.pk])
@@ -251,6 +262,11 @@ def test_skip_leads_on_and_never_back(client: Client, project: Project, slot: Sl
     response = post(client, alice, "task_skip", slot, {"reason": "not my field"}, "?only=ranking")
     assert response.json() == {"next": reverse("desk")}
     assert Slot.objects.claim_next(project, alice, RANKING) is None
+
+
+def test_former_member_who_skips_is_led_to_the_desk(client: Client, project: Project, slot: Slot, alice: User) -> None:
+    project.members.remove(alice)
+    assert post(client, alice, "task_skip", slot, {}).json() == {"next": reverse("desk")}
 
 
 def test_skip_needs_no_reason(client: Client, slot: Slot, alice: User) -> None:

@@ -3,7 +3,7 @@
 import uuid
 from typing import Any
 
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
@@ -13,7 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from labeling.languages import language_name
-from labeling.models import Answer, Demonstration, Slot
+from labeling.models import Answer, Demonstration, Draft, Slot
 from labeling.models.demonstration import MAX_DEMONSTRATION_CHARACTERS
 from labeling.rankings import FLAGS, LETTERS, LIKERT, MAX_NOTE_CHARACTERS
 from labeling.roles import labels, person
@@ -30,7 +30,10 @@ def task(request: HttpRequest, pk: int) -> HttpResponse:
     if slot and slot.state == Slot.State.ANSWERED:
         return redirect(slot.label)
     if not slot:
-        return TemplateResponse(request, "labeling/task_gone.html", {"section": "desk"}, status=404)
+        # What this browser kept of it, the script of the page looks for itself.
+        left = Draft.objects.filter(slot=pk, labeler=person(request)).first()
+        context = {"draft": left, "page": {"storageKey": _storage_key(request, pk)}, "section": "desk"}
+        return TemplateResponse(request, "labeling/task_gone.html", context, status=404)
     context = {
         "slot": slot,
         "page": _page_data(request, slot),
@@ -100,8 +103,14 @@ def _object(request: HttpRequest) -> dict[str, Any]:
 
 
 def _on_to_next(request: HttpRequest, slot: Slot) -> JsonResponse:
+    """The next task where there is one, else the desk, which says why there is none."""
     only = request.GET.get("only")
-    following = Slot.objects.claim_next(slot.project, person(request), only if only in Slot.TaskType.values else None)
+    try:
+        following = Slot.objects.claim_next(
+            slot.project, person(request), only if only in Slot.TaskType.values else None
+        )
+    except PermissionDenied:  # no longer a member: what was sent is stored all the same
+        following = None
     return JsonResponse({"next": task_address(following, only) if following else reverse("desk")})
 
 
@@ -115,10 +124,14 @@ def _page_data(request: HttpRequest, slot: Slot) -> dict[str, Any]:
         "skipUrl": reverse("task_skip", args=[slot.pk]) + suffix,
         "taskUrl": reverse("task", args=[slot.pk]),
         "deskUrl": reverse("desk"),
-        # In a shared browser nobody finds another's unsent text.
-        "storageKey": f"draft-{person(request).pk}-{slot.pk}",
+        "storageKey": _storage_key(request, slot.pk),
         "draft": draft.payload if draft else None,
         "version": draft.version if draft and draft.slot_id == slot.pk else 0,
         "instructionVersion": slot.instruction_version,
         "requireRatings": slot.project.require_ratings,
     }
+
+
+def _storage_key(request: HttpRequest, pk: int) -> str:
+    """Where the browser keeps unsent work: apart for each person, so that nobody finds another's."""
+    return f"draft-{person(request).pk}-{pk}"

@@ -31,13 +31,12 @@ function tabName() {
 }
 
 class Draft {
-  /** `read` gives the work as an object; `show` tells "unsaved", "saved", "retrying" or "stopped"; `refused` gets refusals. */
-  constructor({ url, storageKey, version, read, show, refused }) {
+  /** `read` gives the work as an object; `show` tells "unsaved", "saved", "retrying" or "stopped"; `refused` gets refusals; `lastSign` is when the person last stirred. */
+  constructor({ url, storageKey, version, read, show, refused, lastSign }) {
     const tab = tabName();
-    Object.assign(this, { url, storageKey, version, show, refused, read: () => ({ ...read(), tab }) });
+    Object.assign(this, { url, storageKey, version, show, refused, lastSign, read: () => ({ ...read(), tab }) });
     this.isDirty = this.isSending = this.isStopped = false;
     this.failures = 0;
-    this.lastSign = Date.now();
     setInterval(() => this.renew(), RENEW_EVERY);
     document.addEventListener("visibilitychange", () => {
       if (document.hidden && this.isDirty) this.send(true);
@@ -57,7 +56,6 @@ class Draft {
   changed() {
     if (this.isStopped) return;
     this.isDirty = true;
-    this.lastSign = Date.now();
     this.keepHere(this.read());
     this.show("unsaved");
     this.sendAfter(SAVE_AFTER);
@@ -131,8 +129,9 @@ class Draft {
     this.send();
   }
 
+  /** Keep the lease of someone who reads for long without changing anything. */
   renew() {
-    if (!document.hidden && Date.now() - this.lastSign < RENEW_WHILE_ACTIVE) this.send();
+    if (!document.hidden && Date.now() - this.lastSign() < RENEW_WHILE_ACTIVE) this.send();
   }
 
   stop() {

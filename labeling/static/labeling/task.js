@@ -57,6 +57,7 @@ class Task {
       read: () => this.read(),
       show: (state) => this.showDraftState(state),
       refused: (refusal) => this.refused(refusal),
+      lastSign: () => this.clock.lastSign,
     });
     if (begun) this.applyWork(begun);
     if (unsent) this.draft.send(false, unsent.payload);
