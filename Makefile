@@ -26,7 +26,8 @@ test: $(VENV)/dev.installed  ## all tests but the proofs, in parallel
 
 test-services: $(VENV)/dev.installed  ## the tests of database, broker and journeys on PostgreSQL and Redis
 	@.ci/need chromium fonts-nanum gettext postgresql redis-server
-	.ci/with-services env OMP_NUM_THREADS=1 $(PY) -m pytest -m "services and not slow" $(ARGS)
+	.ci/with-services env OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile \
+	  -m "not slow and (services or journey or not browser)" webapp labeling rlhf worker $(ARGS)
 
 check: lint test  ## the whole gate: lint, then the tests
 
