@@ -1,4 +1,4 @@
-"""Commands around models that are not training: import, export, tokenizer, sample, verify."""
+"""Commands around models that are not training: import, export, tokenizer, dialogues, sample, verify."""
 
 import argparse
 import csv
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from modelzoo.checkpoint import CheckpointError, manifest_hash, verify
 from modelzoo.config import ConfigError, SamplingConfig, build
-from modelzoo.corpus import write_dialogues
 from modelzoo.data import SnapshotError
+from modelzoo.dialogues import read_dialogues, write_dialogues
 from modelzoo.huggingface import export_huggingface
 from modelzoo.import_model import import_model
 from modelzoo.sampler import PromptError, Sampler
@@ -137,14 +137,17 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _dialogues_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("csv", type=Path, help="a CSV with a question and its answer in each row")
-    parser.add_argument("jsonl", type=Path, help="the corpus to write, for `pretrain`")
+    parser.add_argument("directory", type=Path, help="where to write corpus.jsonl, heldout.csv and snapshot/")
     parser.add_argument("--prompt", default="prompt", metavar="COLUMN", help="what the user says (default: prompt)")
     parser.add_argument("--response", default="response", metavar="COLUMN", help="the answer (default: response)")
+    parser.add_argument("--language", required=True, metavar="CODE", help="what they are in, such as ko")
 
 
 def _dialogues(arguments: argparse.Namespace) -> int:
-    count = write_dialogues(arguments.csv, arguments.jsonl, prompt=arguments.prompt, response=arguments.response)
-    print(f"{arguments.jsonl}: {count} dialogues")
+    dialogues = read_dialogues(arguments.csv, prompt=arguments.prompt, response=arguments.response)
+    source = arguments.csv.stem
+    counts = write_dialogues(dialogues, arguments.directory, language=arguments.language, source=source)
+    print(f"{arguments.directory}: {counts['train']} dialogues to train on, {counts['heldout']} held out")
     return 0
 
 
@@ -152,7 +155,7 @@ COMMANDS = {
     "import": Command("make a checkpoint of a model from elsewhere", _import_arguments, _import),
     "export": Command("write a checkpoint as a Hugging Face directory", _export_arguments, _export),
     "tokenizer": Command("train a sentencepiece tokenizer", _tokenizer_arguments, _tokenizer),
-    "dialogues": Command("turn two columns of a CSV into a pretraining corpus", _dialogues_arguments, _dialogues),
+    "dialogues": Command("turn two columns of a CSV into a corpus and a snapshot", _dialogues_arguments, _dialogues),
     "sample": Command("complete a prompt", _sample_arguments, _sample),
     "verify": Command("check a checkpoint against its manifest", _verify_arguments, _verify),
 }

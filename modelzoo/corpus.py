@@ -1,6 +1,5 @@
 """A pretraining corpus: JSONL with a `text` or a dialogue in `messages` on each line."""
 
-import csv
 import hashlib
 import json
 from collections.abc import Sequence
@@ -47,22 +46,3 @@ def windows(stream: Sequence[int], length: int) -> list[Example]:
     cuts = [stream[start : start + length] for start in range(0, len(stream), length)]
     whole = [cut for cut in cuts if len(cut) == length] or [cut for cut in cuts if len(cut) > 1]
     return [Example(list(cut[:1]), list(cut[1:])) for cut in whole]
-
-
-def write_dialogues(source: Path, target: Path, *, prompt: str, response: str) -> int:
-    """Turn two columns of a CSV into a corpus of dialogues; returns how many. Raises SnapshotError."""
-    try:
-        with source.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SnapshotError(f"{source} cannot be read as UTF-8 CSV ({error}).") from None
-    lines = []
-    for number, row in enumerate(rows, 2):
-        if not row.get(prompt) or not row.get(response):
-            raise SnapshotError(
-                f"Line {number} of {source} has no text in {prompt!r} or {response!r}; mend or remove it."
-            )
-        turns = [{"role": "user", "content": row[prompt]}, {"role": "assistant", "content": row[response]}]
-        lines.append(json.dumps({"messages": turns}, ensure_ascii=False) + "\n")
-    target.write_text("".join(lines), encoding="utf-8")
-    return len(lines)
