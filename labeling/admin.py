@@ -83,6 +83,7 @@ class ProjectAdmin(Readable):
 class InstructionVersionAdmin(Readable):
     list_display = ["project", "number", "author", "created_at"]
     list_filter = ["project"]
+    list_select_related = ["project", "author"]
 
 
 @admin.register(Prompt)

@@ -49,7 +49,14 @@ class ImportQuerySet(models.QuerySet["Import"]):
         except TableError as error:
             raise ValidationError(str(error)) from error
         batch.file = file
-        batch.save()
+        try:
+            with transaction.atomic():
+                batch.save()
+        except OSError as error:
+            raise ValidationError(
+                _("The file could not be stored (%(why)s). Ask the people who run this site to free space."),
+                params={"why": error.strerror or str(error)},
+            ) from error
         return batch
 
 

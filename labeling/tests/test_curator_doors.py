@@ -60,7 +60,9 @@ def test_curators_of_another_project_find_nothing(addresses: list[tuple[str, str
 
 def test_changes_are_not_made_by_following_a_link(addresses: list[tuple[str, str]], as_carol: Client) -> None:
     posts = [address for method, address in addresses if method == "post"]
-    assert {as_carol.get(address).status_code for address in posts} == {405}
+    assert {as_carol.get(address).status_code for address in posts} == {302, 405}
+    assert as_carol.get("/projects/everyday/prompts/change/?action=approve&scope=all&confirmed=1").status_code == 302
+    assert Prompt.objects.get().state == Prompt.State.DRAFT
 
 
 def test_a_curator_sees_only_her_own_projects(as_cleo: Client, project: Project) -> None:

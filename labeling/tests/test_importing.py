@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
+from django.core.files.storage import FileSystemStorage
 from django.core.files.uploadedfile import SimpleUploadedFile
 from pytest_django import DjangoAssertNumQueries
 
 from labeling.models import CompletionSet, Demonstration, Import, Project, Prompt, Slot, User
 from labeling.models.prompt import MAX_PROMPT_CHARACTERS
+from labeling.tests.test_races import at_once
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -160,6 +162,41 @@ def test_what_fails_half_way_takes_nothing(project: Project, carol: User, monkey
         batch.take(carol)
     batch.refresh_from_db()
     assert (project.prompts.count(), batch.state) == (0, Import.State.UPLOADED)
+
+
+def test_a_full_disk_is_said(project: Project, carol: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*args: Any, **kwargs: Any) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FileSystemStorage, "_save", no_room)
+    with pytest.raises(ValidationError, match="No space left on device"):
+        upload(project, carol, "Q\nWhy?\n")
+    assert not Import.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_curators_who_take_at_once_take_once(project: Project, carol: User) -> None:
+    first, second = upload(project, carol, "Q\nWhy?\nHow?\n"), upload(project, carol, "Q\nWhy?\nHow?\n")
+    attempts = [lambda batch=batch: batch.take(carol) for batch in (first, second)]
+    attempts += [lambda: Import.objects.get(pk=first.pk).take(carol)]
+    outcomes = at_once(attempts)
+    assert project.prompts.count() == 2
+    assert all(isinstance(outcome, dict | ValidationError) for outcome in outcomes)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_approval_and_promotion_at_once_leave_one_set_of_the_new_policy(project: Project, carol: User) -> None:
+    upload(project, carol, "Q\n" + "".join(f"Question {number}?\n" for number in range(30))).take(carol)
+    at_once(
+        [
+            lambda: project.prompts.all().approve(carol),
+            lambda: Project.objects.get(pk=project.pk).set_policy("tiny-2", ["en"]),
+            lambda: project.prompts.all().approve(carol),
+        ]
+    )
+    assert project.prompts.approved().count() == 30
+    live = CompletionSet.objects.live().values_list("prompt", "policy_name")
+    assert sorted(live) == [(pk, "tiny-2") for pk in sorted(project.prompts.values_list("pk", flat=True))]
 
 
 def test_korean_windows_text_waits_for_a_person(project: Project, carol: User) -> None:

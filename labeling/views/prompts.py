@@ -57,14 +57,19 @@ def prompt_list(request: HttpRequest, slug: str) -> HttpResponse:
     return TemplateResponse(request, "labeling/prompt_list.html", context)
 
 
-@require_POST
+@require_http_methods(["GET", "POST"])
 @curates
 def prompts_change(request: HttpRequest, slug: str) -> HttpResponse:
-    """Approve, retire or otherwise change several prompts: those ticked, or all that the list's filters match."""
+    """Approve, retire or otherwise change several prompts: those ticked, or all that the list's filters match.
+
+    Nothing changes by GET: who reloads the question whether to change them all comes back to the list.
+    """
     project = get_object_or_404(Project.objects.curated_by(request.user), slug=slug)
     chosen = FilterForm(project, request.GET).chosen()
     back = redirect(f"{reverse('prompt_list', args=[slug])}?{urlencode(chosen)}")
     form = BulkForm(request.POST)
+    if request.method == "GET":
+        return back
     if not form.is_valid():
         messages.error(request, str(next(iter(form.errors.values()))[0]))
         return back
