@@ -139,9 +139,8 @@ class CompletionSet(models.Model):
     @transaction.atomic
     def close_or_reopen(self) -> None:
         """Closed is a set in which every place is filled, ready is one with a place left."""
-        # The lock makes two labelers who fill the last two places look one after the other; no_key, because both have
-        # just stored an answer that refers to the set, and would wait for each other.
-        state = CompletionSet.objects.select_for_update(no_key=True).values_list("state", flat=True).get(pk=self.pk)
+        # The lock makes two labelers who fill the last two places look one after the other.
+        state = CompletionSet.objects.select_for_update().values_list("state", flat=True).get(pk=self.pk)
         before, after = (
             (self.State.CLOSED, self.State.READY)
             if self.slots.exclude(state="answered").exists()

@@ -133,6 +133,8 @@ class Project(models.Model):
         self.policy_name, self.policy_languages = name, languages
         self.completion_sets.unlabelled().exclude(policy_name=name).expire()
         self.prompts.filter(language__in=languages).request_completions()
+        # What the new policy cannot be asked, people are.
+        self.prompts.approved().exclude(language__in=languages).open_demonstrations()
 
     @transaction.atomic
     def revise_instructions(self, bodies: dict[str, str], author: User | None) -> "InstructionVersion":

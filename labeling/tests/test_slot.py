@@ -180,6 +180,16 @@ def test_new_policy_withdraws_sets_that_nobody_began(
     assert held.completion_set and held.completion_set.policy_name == "tiny-2"
 
 
+def test_prompts_that_a_new_policy_cannot_answer_are_demonstrated(project: Project, alice: User) -> None:
+    Project.objects.filter(pk=project.pk).update(demonstration_overlap=0)
+    project.refresh_from_db()
+    prompt = approved(project)
+    assert Slot.objects.claim_next(project, alice) is None
+    project.set_policy("tiny-ko", ["ko"])
+    slot = next_of(project, alice)
+    assert (slot.task_type, slot.prompt) == (DEMONSTRATION, prompt)
+
+
 def test_answered_piece_says_so_to_the_second_tab(project: Project, completion_set: CompletionSet, alice: User) -> None:
     slot = next_of(project, alice)
     other_tab = Slot.objects.get(pk=slot.pk)
