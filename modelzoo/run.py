@@ -290,7 +290,7 @@ def _ended(run: Run[Any] | None, out: Path, error: BaseException) -> dict[str, A
         try:
             run.stopped()
             run.log("stopped on request")
-            return {"status": "stopped"}
+            return {"status": "stopped", "metrics": run.state.metrics if run.state else {}}
         except Exception as failed:  # no space for the checkpoint, say
             error = failed
     step = run.state.step if run and run.state else 0
