@@ -137,7 +137,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _dialogues_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("csv", type=Path, help="a CSV with a question and its answer in each row")
-    parser.add_argument("directory", type=Path, help="where to write corpus.jsonl, heldout.csv and snapshot/")
+    parser.add_argument("directory", type=Path, help="where to write corpus.jsonl, snapshot/, train.csv, heldout.csv")
     parser.add_argument("--prompt", default="prompt", metavar="COLUMN", help="what the user says (default: prompt)")
     parser.add_argument("--response", default="response", metavar="COLUMN", help="the answer (default: response)")
     parser.add_argument("--language", required=True, metavar="CODE", help="what they are in, such as ko")

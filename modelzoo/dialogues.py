@@ -52,10 +52,10 @@ def read_dialogues(path: Path, *, prompt: str, response: str) -> list[Dialogue]:
 
 
 def write_dialogues(dialogues: Iterable[Dialogue], directory: Path, *, language: str, source: str) -> dict[str, int]:
-    """Make `directory` with corpus.jsonl, heldout.csv and snapshot/, whole or not at all; returns how many rows each.
+    """Make `directory`, whole or not at all; returns how many rows are for training and how many held out.
 
-    The corpus, for `pretrain` and `tokenizer`, has the training dialogues. The snapshot, for `sft`, has all of them as
-    demonstrations, the held-out ones marked. heldout.csv is for people: prompts nobody has trained on.
+    corpus.jsonl (for `pretrain`) and train.csv (for `tokenizer`) have the training dialogues. snapshot/ (for `sft`) has
+    all of them as demonstrations, the held-out ones marked. heldout.csv is for people: prompts nobody has trained on.
     """
     if directory.exists():
         raise SnapshotError(f"{directory} exists already; give a new directory")
@@ -66,8 +66,9 @@ def write_dialogues(dialogues: Iterable[Dialogue], directory: Path, *, language:
     (temporary / "snapshot").mkdir(parents=True)
     corpus = ({"messages": [*d.messages, {"role": "assistant", "content": d.response}]} for d in train)
     _write_lines(temporary / "corpus.jsonl", corpus)
-    with (temporary / "heldout.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("prompt", "response"), *((d.prompt, d.response) for d in heldout)])
+    for name, rows in (("train.csv", train), ("heldout.csv", heldout)):
+        with (temporary / name).open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("prompt", "response"), *((d.prompt, d.response) for d in rows)])
     demonstrations = [_demonstration(number, d, language, source) for number, d in enumerate(dialogues, 1)]
     digest = _write_lines(temporary / "snapshot" / "demonstrations.jsonl", demonstrations)
     manifest = {
