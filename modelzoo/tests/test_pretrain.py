@@ -31,15 +31,15 @@ Pretrain = Callable[..., Finished]
 
 @pytest.fixture
 def pretrained(tmp_path: Path) -> Pretrain:
-    """Tokenizer, corpus and model from a CSV, by the commands a person would type."""
+    """Tokenizer and model from a corpus, by the commands a person would type."""
 
     def run(out: str = "out", **changes: Any) -> Finished:
-        rows = "".join(f"{question},{answer}\n" for question, answer in QUESTIONS.items()) * 60
-        (tmp_path / "questions.csv").write_text("Q,A\n" + rows)
-        source, corpus, tokenizer = (str(tmp_path / name) for name in ("questions.csv", "corpus.jsonl", "tokenizer"))
-        assert main(["dialogues", source, corpus, "--prompt", "Q", "--response", "A"]) == 0
-        columns = ["--column", "Q", "--column", "A"]
-        assert main(["tokenizer", tokenizer, "--text", source, *columns, "--vocab-size", "300"]) == 0
+        corpus, tokenizer = str(tmp_path / "corpus.jsonl"), str(tmp_path / "tokenizer")
+        turns = [[{"role": "user", "content": q}, {"role": "assistant", "content": a}] for q, a in QUESTIONS.items()]
+        lines = [json.dumps({"messages": messages}, ensure_ascii=False) + "\n" for messages in turns] * 60
+        (tmp_path / "corpus.jsonl").write_text("".join(lines))
+        (tmp_path / "text.txt").write_text("".join(f"{q}\n{a}\n" for q, a in QUESTIONS.items()) * 60)
+        assert main(["tokenizer", tokenizer, "--text", str(tmp_path / "text.txt"), "--vocab-size", "300"]) == 0
         params = TINY | {"epochs": 6}
         spec = {"stage": "pretrain", "corpus": corpus, "tokenizer": tokenizer, "languages": ["ko"], "params": params}
         (tmp_path / "spec.json").write_text(json.dumps(spec | changes))
@@ -95,10 +95,3 @@ def test_a_corpus_with_a_broken_line_is_refused_by_its_number(tokenizer: Tokeniz
     (tmp_path / "corpus.jsonl").write_text(json.dumps({"text": "cat"}) + "\n" + line + "\n")
     with pytest.raises(SnapshotError, match="Line 2 of the corpus"):
         read_corpus(tmp_path / "corpus.jsonl", tokenizer)
-
-
-def test_a_csv_without_the_column_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "questions.csv").write_text("Q,A\nhello,hi\n")
-    assert main(["dialogues", str(tmp_path / "questions.csv"), str(tmp_path / "out.jsonl")]) == 2
-    assert "Line 2" in capsys.readouterr().err
-    assert not (tmp_path / "out.jsonl").exists()
