@@ -21,4 +21,6 @@ def render(text: str, below: int = 0) -> SafeString:
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(int(token.tag[1]) + below, 6)}"
     html = _parser.renderer.render(tokens, _parser.options, {})
-    return mark_safe(nh3.clean(html, tags=BLOCKS | TABLES | INLINE, attributes=ATTRIBUTES, url_schemes={"http", "https", "mailto"}))
+    return mark_safe(
+        nh3.clean(html, tags=BLOCKS | TABLES | INLINE, attributes=ATTRIBUTES, url_schemes={"http", "https", "mailto"})
+    )
