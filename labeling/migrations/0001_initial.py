@@ -392,7 +392,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='slot',
-            index=models.Index(fields=['project', 'state', 'task_type'], name='labeling_sl_project_7c6199_idx'),
+            index=models.Index(fields=['project', 'state', 'task_type', 'ordinal'], name='labeling_sl_project_79aa79_idx'),
         ),
         migrations.AddIndex(
             model_name='slot',

@@ -49,9 +49,12 @@ class SlotQuerySet(models.QuerySet["Slot"]):
     def open(self) -> Self:
         return self.filter(state=Slot.State.OPEN)
 
+    def abandoned(self) -> Self:
+        """Leased to someone whose lease ran out."""
+        return self.filter(state=Slot.State.LEASED, lease_until__lt=Now())
+
     def claimable(self) -> Self:
-        """Open, or leased to someone whose lease ran out."""
-        return self.filter(Q(state=Slot.State.OPEN) | Q(state=Slot.State.LEASED, lease_until__lt=Now()))
+        return self.open() | self.abandoned()
 
     def meant_for(self, labeler: User) -> Self:
         """Slots of live pieces that `labeler` has not answered, skipped or got hold of already."""
@@ -139,20 +142,31 @@ class SlotQuerySet(models.QuerySet["Slot"]):
         """
         if not Project.objects.labeled_by(labeler).filter(pk=project.pk).exists():
             raise PermissionDenied
-        wanted = self.filter(project=project, **({"task_type": task_type} if task_type else {}))
+        kinds = [task_type] if task_type else [Slot.TaskType.RANKING, Slot.TaskType.DEMONSTRATION]
         while True:
-            held = wanted.held_by(labeler).order_by("-lease_until").first()
+            held = self.filter(project=project, task_type__in=kinds).held_by(labeler).order_by("-lease_until").first()
             if held and held.renew(labeler):
                 held.refresh_from_db(fields=["lease_until"])
                 return held
-            offered = wanted.offered_to(labeler).order_by("-task_type", "ordinal", "pk")
-            candidates = list(offered.values_list("pk", flat=True)[:CANDIDATES])
+            candidates = self._candidates(project, labeler, kinds)
             if not candidates:
                 return None
             for pk in candidates:
                 if slot := self.claim(pk, labeler):
                     return slot
             # Others were faster with every candidate, or another tab of this labeler with one: look again.
+
+    def _candidates(self, project: Project, labeler: User, kinds: Iterable[str]) -> list[int]:
+        """Keys of a few slots to try, first kind first; what somebody left unfinished comes before what is untouched.
+
+        One query each, so that an index gives the rows in order: with many slots, sorting them all would be slow.
+        """
+        for kind in kinds:
+            offered = self.filter(project=project, task_type=kind).meant_for(labeler).order_by("ordinal", "pk")
+            for pool in (offered.abandoned(), offered.open()):
+                if keys := list(pool.values_list("pk", flat=True)[:CANDIDATES]):
+                    return keys
+        return []
 
     def claim(self, pk: int, labeler: User) -> "Slot | None":
         """Lease slot `pk`, or None where somebody else was faster, or the labeler holds a piece of this kind."""
@@ -237,7 +251,7 @@ class Slot(models.Model):
             ),
         ]
         indexes = [
-            models.Index(fields=["project", "state", "task_type"]),
+            models.Index(fields=["project", "state", "task_type", "ordinal"]),
             models.Index(fields=["labeler", "state", "answered_at"]),
         ]
 

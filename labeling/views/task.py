@@ -32,7 +32,7 @@ def task(request: HttpRequest, pk: int) -> HttpResponse:
     if not slot:
         # What this browser kept of it, the script of the page looks for itself.
         left = Draft.objects.filter(slot=pk, labeler=person(request)).first()
-        context = {"draft": left, "page": {"storageKey": _storage_key(request, pk)}, "section": "desk"}
+        context: dict[str, Any] = {"draft": left, "page": {"storageKey": _storage_key(request, pk)}, "section": "desk"}
         return TemplateResponse(request, "labeling/task_gone.html", context, status=404)
     context = {
         "slot": slot,
