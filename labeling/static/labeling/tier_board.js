@@ -31,6 +31,7 @@ class TierBoard {
         forceFallback: true, // the same with mouse, pen and finger
         fallbackTolerance: 3,
         emptyInsertThreshold: 24,
+        scrollSensitivity: 90, // px: the bar at the foot covers the edge of the window
         animation: isStill ? 0 : 120,
         onChoose: () => this.freeze(true),
         onUnchoose: () => this.freeze(false),
