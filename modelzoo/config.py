@@ -154,7 +154,9 @@ class PPOConfig(TrainingConfig):
 
     learning_rate: float = param(9e-6, "Adam's peak step size for the policy.", minimum=0.0, maximum=1.0)
     value_learning_rate: float = param(9e-6, "Adam's step size for the value model.", minimum=0.0, maximum=1.0)
-    warmup_steps: int = param(10, "Steps over which the learning rate rises from a tenth.", minimum=0, maximum=100_000)
+    warmup_steps: int = param(
+        2, "Rollouts over which the learning rate rises from a tenth. InstructGPT: 10.", minimum=0, maximum=100_000
+    )
     episodes: int = param(
         256, "Completions sampled and learned from in all. InstructGPT: 256,000.", minimum=1, maximum=10_000_000
     )

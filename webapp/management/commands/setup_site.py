@@ -99,7 +99,7 @@ def make_password() -> str:
 
 @transaction.atomic
 def make_project() -> Project:
-    project = Project.objects.create(name="Starter", slug="starter", languages=["en", "ko"], k=4)
+    project = Project.objects.create(name="Starter", slug="starter", languages=["en", "ko"], k=4, temperature=0.8)
     project.members.set(User.objects.filter(username__in=ACCOUNTS))
     bodies = {
         language: (STARTER / f"instructions.{language}.md").read_text(encoding="utf-8")
