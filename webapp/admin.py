@@ -7,11 +7,13 @@ from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
-from rest_framework.authtoken.admin import TokenProxy  # importing it registers the table
+from rest_framework.authtoken.admin import TokenAdmin  # imported so that its table is registered before ours
+from rest_framework.authtoken.models import TokenProxy
 
 from labeling.models import Role, User
 
 # It would list digests as if they were tokens and make tokens that open nothing; the preferences page does it right.
+assert isinstance(admin.site.get_model_admin(TokenProxy), TokenAdmin)
 admin.site.unregister(TokenProxy)
 
 

@@ -22,7 +22,11 @@ urlpatterns = [
     path("jsi18n/", JavaScriptCatalog.as_view(), name="javascript-catalog"),
     path("admin/login/", views.admin_login, name="admin_login"),
     path("admin/", admin.site.urls),
-    path("api/", require_safe(login_required(SpectacularSwaggerSplitView.as_view())), name="api_docs"),
+    path(
+        "api/",
+        require_safe(login_required(SpectacularSwaggerSplitView.as_view(template_name="api_docs.html"))),
+        name="api_docs",
+    ),
     path("api/schema/", SpectacularJSONAPIView.as_view(), name="schema"),
     path("api/", include("labeling.api.urls")),
     path("api/", include("rlhf.api")),

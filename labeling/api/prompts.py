@@ -12,7 +12,7 @@ from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from labeling.api.permissions import CuratesOrReads
+from labeling.api.permissions import CuratesOrReads, asker
 from labeling.models import Project, Prompt
 
 
@@ -21,7 +21,16 @@ class MessageSerializer(serializers.Serializer[dict[str, str]]):
     content = serializers.CharField()
 
 
+class CuratedProject(serializers.PrimaryKeyRelatedField[Project]):
+    """A project whose prompts the asker may change: one that is somebody else's looks like one that is not there."""
+
+    def get_queryset(self) -> QuerySet[Project]:
+        request = self.context.get("request")
+        return Project.objects.curated_by(request.user) if request else Project.objects.none()
+
+
 class PromptSerializer(serializers.ModelSerializer[Prompt]):
+    project = CuratedProject()
     messages = MessageSerializer(many=True, allow_empty=False)
     tags = serializers.ListField(child=serializers.CharField(max_length=60), max_length=20, required=False)
 
@@ -42,13 +51,6 @@ class PromptSerializer(serializers.ModelSerializer[Prompt]):
             "created_at",
         ]
         read_only_fields = ["state", "split", "family", "created_at"]
-
-    def get_fields(self) -> dict[str, Any]:
-        fields = super().get_fields()
-        if request := self.context.get("request"):
-            # One answer for a project that is not there and for one that is somebody else's.
-            fields["project"].queryset = Project.objects.curated_by(request.user)
-        return fields
 
 
 def visible_projects(request: Request | None) -> QuerySet[Project]:
@@ -84,7 +86,7 @@ class PromptViewSet(mixins.CreateModelMixin, viewsets.ReadOnlyModelViewSet[Promp
     def approve(self, request: Request, pk: str) -> Response:
         """Open the prompt for labeling. 409 where it was approved or retired already."""
         prompt = self.get_object()
-        if not prompt.approve(request.user):
+        if not prompt.approve(asker(request)):
             return Response({"detail": _("This prompt was approved or retired already.")}, status=409)
         return Response(self.get_serializer(prompt).data)
 

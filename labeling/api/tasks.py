@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from labeling.api.demonstrations import DemonstrationSerializer
-from labeling.api.permissions import IsLabeler
+from labeling.api.permissions import IsLabeler, asker
 from labeling.api.prompts import MessageSerializer
 from labeling.api.rankings import JudgedCompletionSerializer, RankingSerializer
 from labeling.models import Answer, Demonstration, Draft, Project, Slot
@@ -19,15 +19,18 @@ from labeling.models.project import MAX_K
 from labeling.rankings import FLAGS, LIKERT, MAX_NOTE_CHARACTERS
 
 
-class NextTaskSerializer(serializers.Serializer[Any]):
-    project = serializers.PrimaryKeyRelatedField(queryset=Project.objects.none())
-    task_type = serializers.ChoiceField(choices=Slot.TaskType.choices, required=False)
+@extend_schema_field(int)
+class LabeledProject(serializers.PrimaryKeyRelatedField[Project]):
+    """A project in which the asker is given tasks."""
 
-    def get_fields(self) -> dict[str, Any]:
-        fields = super().get_fields()
-        if request := self.context.get("request"):
-            fields["project"].queryset = Project.objects.labeled_by(request.user)
-        return fields
+    def get_queryset(self) -> QuerySet[Project]:
+        request = self.context.get("request")
+        return Project.objects.labeled_by(request.user) if request else Project.objects.none()
+
+
+class NextTaskSerializer(serializers.Serializer[Any]):
+    project = LabeledProject()
+    task_type = serializers.ChoiceField(choices=Slot.TaskType.choices, required=False)
 
 
 class DraftSerializer(serializers.ModelSerializer[Draft]):
@@ -133,21 +136,21 @@ class TaskViewSet(mixins.RetrieveModelMixin, viewsets.GenericViewSet[Slot]):
         wanted = NextTaskSerializer(data=request.data, context=self.get_serializer_context())
         wanted.is_valid(raise_exception=True)
         task_type = wanted.validated_data.get("task_type")
-        slot = Slot.objects.claim_next(wanted.validated_data["project"], request.user, task_type)
+        slot = Slot.objects.claim_next(wanted.validated_data["project"], asker(request), task_type)
         return Response(self.get_serializer(slot).data) if slot else Response(status=204)
 
     @extend_schema(request=DraftSerializer, responses={200: DraftSerializer, 409: STALE})
     @action(detail=True, methods=["post"])
     def draft(self, request: Request, pk: str) -> Response:
         """Keep unfinished work and renew the lease. 409 too where something newer than your version is there."""
-        draft = self.get_object().save_draft(request.user, **self._checked(DraftSerializer))
+        draft = self.get_object().save_draft(asker(request), **self._checked(DraftSerializer))
         return Response(DraftSerializer(draft).data)
 
     @extend_schema(request=SkipSerializer, responses={204: None, 409: STALE})
     @action(detail=True, methods=["post"])
     def skip(self, request: Request, pk: str) -> Response:
         """Hand the task back; it is not offered to you again."""
-        self.get_object().skip(request.user, self._checked(SkipSerializer)["reason"])
+        self.get_object().skip(asker(request), self._checked(SkipSerializer)["reason"])
         return Response(status=204)
 
     @extend_schema(request=RankingSubmissionSerializer, responses={201: RankingSerializer, 409: STALE})
@@ -155,7 +158,7 @@ class TaskViewSet(mixins.RetrieveModelMixin, viewsets.GenericViewSet[Slot]):
     def ranking(self, request: Request, pk: str) -> Response:
         """Hand in a ranking."""
         slot, given = self.get_object(), self._checked(RankingSubmissionSerializer)
-        answer = Answer.objects.submit(slot, request.user, given, given.pop("key"))
+        answer = Answer.objects.submit(slot, asker(request), given, given.pop("key"))
         return Response(RankingSerializer(answer, context=self.get_serializer_context()).data, status=201)
 
     @extend_schema(request=DemonstrationSubmissionSerializer, responses={201: DemonstrationSerializer, 409: STALE})
@@ -163,7 +166,7 @@ class TaskViewSet(mixins.RetrieveModelMixin, viewsets.GenericViewSet[Slot]):
     def demonstration(self, request: Request, pk: str) -> Response:
         """Hand in a demonstration."""
         slot, given = self.get_object(), self._checked(DemonstrationSubmissionSerializer)
-        demonstration = Demonstration.objects.submit(slot, request.user, given, given.pop("key"))
+        demonstration = Demonstration.objects.submit(slot, asker(request), given, given.pop("key"))
         return Response(DemonstrationSerializer(demonstration).data, status=201)
 
     def _checked(self, kind: type[serializers.Serializer[Any]]) -> dict[str, Any]:
