@@ -44,8 +44,8 @@ format: $(VENV)/dev.installed  ## ruff's format and its mends
 
 messages: $(VENV)/dev.installed  ## collect texts for translation, then compile the translations
 	@.ci/need gettext
-	$(PY) manage.py makemessages -l ko --no-obsolete --ignore=.venv
-	$(PY) manage.py makemessages -l ko --no-obsolete --ignore=.venv --ignore=vendor --ignore=staticfiles -d djangojs
+	$(PY) manage.py makemessages -l ko --no-location --no-obsolete --ignore=.venv
+	$(PY) manage.py makemessages -l ko --no-location --no-obsolete --ignore=.venv --ignore=vendor --ignore=staticfiles -d djangojs
 	$(PY) manage.py compilemessages --ignore=.venv
 
 loop: $(VENV)/dev.installed  ## the whole loop without a browser, on people with a known preference

@@ -16,7 +16,7 @@ from labeling.rankings import FLAGS
 CATALOGUE = Path(settings.BASE_DIR) / "webapp" / "locale" / "ko" / "LC_MESSAGES"
 DOMAINS = ["django", "djangojs"]
 PLACEHOLDER = re.compile(r"%\(\w+\)[\d.]*[sdf]|%s|<[^>]+>")
-PACKAGES = ["labeling", "rlhf", "webapp", "worker"]
+PACKAGES = ["labeling", "modelzoo", "rlhf", "webapp", "worker"]
 
 
 def entries(path: Path) -> dict[str, tuple[str, str, bool]]:
