@@ -182,12 +182,20 @@ def test_reading_for_long_keeps_the_lease(visit: Visit, slot: Slot, alice: User)
     page.clock.run_for(250_000)
     expect(page.locator("#draft-state")).to_contain_text("Saved")
     assert Slot.objects.filter(pk=slot.pk, lease_until__gt=Now()).exists()
-    Slot.objects.filter(pk=slot.pk).update(lease_until=Now())
-    page.clock.run_for(1_200_000)  # nobody stirs for twenty minutes: in the end the lease is let go
-    Slot.objects.filter(pk=slot.pk).update(lease_until=Now())
-    page.clock.run_for(250_000)
+
+
+def test_page_that_nobody_looks_at_lets_the_lease_go(visit: Visit, slot: Slot, alice: User) -> None:
+    page = visit(alice, "/desk/")
+    page.clock.install()
+    page.goto(f"/task/{slot.pk}/")
+    expect(page.locator("#length")).to_contain_text("characters")
+    page.clock.run_for(700_000)
+    page.wait_for_load_state("networkidle")
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url))
+    page.clock.run_for(1_200_000)
     page.wait_for_timeout(500)
-    assert not Slot.objects.filter(pk=slot.pk, lease_until__gt=Now()).exists()
+    assert sent == []
 
 
 def test_lost_task_still_shows_text_that_only_this_browser_has(
