@@ -17,7 +17,7 @@ from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import translation
 from django.utils.http import url_has_allowed_host_and_scheme
-from django.utils.translation import check_for_language
+from django.utils.translation import check_for_language, gettext_lazy
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
@@ -31,8 +31,16 @@ from webapp.tokens import issue_token, revoke_token
 LANGUAGE_COOKIE_AGE = 365 * 24 * 60 * 60
 
 
+class PasswordForm(PasswordChangeForm):
+    """One of several forms of its page, so it does not pull the cursor to itself."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        del self.fields["old_password"].widget.attrs["autofocus"]
+
+
 class PreferencesForm(forms.ModelForm):  # type: ignore[type-arg]
-    language = forms.ChoiceField(choices=settings.LANGUAGES)
+    language = forms.ChoiceField(label=gettext_lazy("Language"), choices=settings.LANGUAGES)
 
     class Meta:
         model = User
@@ -68,7 +76,7 @@ def preferences(request: HttpRequest) -> HttpResponse:
 @login_required
 @sensitive_post_parameters()
 def change_password(request: HttpRequest) -> HttpResponse:
-    form = PasswordChangeForm(person(request), request.POST)
+    form = PasswordForm(person(request), request.POST)
     if not form.is_valid():
         return _preferences(request, password_form=form)
     update_session_auth_hash(request, form.save())
@@ -96,7 +104,7 @@ def _preferences(request: HttpRequest, **given: Any) -> HttpResponse:
     user = person(request)
     context = {
         "form": PreferencesForm(instance=user),
-        "password_form": PasswordChangeForm(user),
+        "password_form": PasswordForm(user),
         "token": Token.objects.filter(user=user).first(),
         "section": "preferences",
     }
