@@ -119,6 +119,8 @@ class Migration(migrations.Migration):
                 ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='instruction_versions', to='labeling.project')),
             ],
             options={
+                'verbose_name': 'instruction version',
+                'verbose_name_plural': 'instruction versions',
                 'ordering': ['-number'],
             },
         ),

@@ -178,6 +178,8 @@ class InstructionVersion(models.Model):
 
     class Meta:
         ordering = ["-number"]
+        verbose_name = _("instruction version")
+        verbose_name_plural = _("instruction versions")
         constraints = [models.UniqueConstraint(fields=["project", "number"], name="one_instruction_version_per_number")]
 
     def __str__(self) -> str:
