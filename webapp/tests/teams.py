@@ -42,13 +42,13 @@ def populate() -> SimpleNamespace:
     AccessFailureLog.objects.create(username="mallory", ip_address="127.0.0.1")
     AccessLog.objects.create(username="mallory", ip_address="127.0.0.1")
     site.ours = _rows(site.project, site.curator, site.labeler, site.ops, "ours")
-    site.colleagues = site.ours | _labels(site.project, site.curator, site.second, "ours too")
+    site.colleagues = site.ours | labels(site.project, site.curator, site.second, "ours too")
     site.theirs = _rows(site.foreign, site.other_curator, site.stranger, site.ops, FOREIGN)
     return site
 
 
 def _rows(project: Project, curator: User, labeler: User, ops: User, words: str) -> dict[str, Any]:
-    rows = _labels(project, curator, labeler, words)
+    rows = labels(project, curator, labeler, words)
     draft = Prompt.objects.add(project, [{"role": "user", "content": f"A draft, {words}"}], language="en")
     batch = Import.objects.create(project=project, name=f"{words}.csv", format="csv", language="en", author=curator)
     batch.file.save("", ContentFile(f"prompt\nWhat is a sound, {words}?\n".encode()))
@@ -64,7 +64,7 @@ def _rows(project: Project, curator: User, labeler: User, ops: User, words: str)
     }
 
 
-def _labels(project: Project, curator: User, labeler: User, words: str) -> dict[str, Any]:
+def labels(project: Project, curator: User, labeler: User, words: str) -> dict[str, Any]:
     """A ranking and a demonstration by `labeler`, and one more ranking that they are at work on."""
     prompt = world.approved_prompt(project, curator, f"What is a fjord, {words}?")
     ranked = world.sampled(prompt)
