@@ -24,9 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         described = (trainer.__doc__ or "").splitlines()[0]
         command = commands.add_parser(stage, help=described, description=described)
         command.add_argument("--spec", type=Path, required=True, help="JSON: inputs and parameters")
-        command.add_argument(
-            "--out", type=Path, required=True, help="folder for metrics, checkpoints and the model"
-        )
+        command.add_argument("--out", type=Path, required=True, help="folder for metrics, checkpoints and the model")
         command.add_argument("--supervised", action="store_true", help="stop when standard input ends")
     for name, other in COMMANDS.items():
         other.add_arguments(commands.add_parser(name, help=other.help, description=other.help))
