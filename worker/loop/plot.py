@@ -43,7 +43,7 @@ def _accuracy(axes: Axes, outcomes: Sequence[Outcome]) -> None:
     axes.axhline(50, color=NEUTRAL, linewidth=1, linestyle=":")
     axes.set(title="Reward model: held-out pairs right", ylabel="%", xlabel="seed", ylim=(0, 100))
     axes.set_xticks(list(x), [str(o.seed) for o in outcomes])
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(loc="upper center", ncols=3, fontsize=8)
 
 
 def _rewards(axes: Axes, outcomes: Sequence[Outcome]) -> None:

@@ -61,11 +61,12 @@ def _row(formats: Sequence[str], values: Sequence[float]) -> list[str]:
     return [format.format(value) for format, value in zip(formats, values, strict=True)]
 
 
-def write_json(outcomes: Sequence[Outcome], seconds: float, path: Path) -> None:
+def write_json(outcomes: Sequence[Outcome], seconds: float, cpu_seconds: float, path: Path) -> None:
     effects = [outcome.effect for outcome in outcomes]
     content = {
         "machine": machine(),
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
         "effect": asdict(Interval.of(effects)) if len(effects) > 1 else None,
         "seeds": [asdict(outcome) | {"effect": outcome.effect} for outcome in outcomes],
     }

@@ -46,7 +46,7 @@ FULL = Scale(
         "micro_batch_size": 6,
     },
     sft={**TINY, "learning_rate": 1e-3, "epochs": 3, "batch_size": 16, "micro_batch_size": 16},
-    reward={**TINY, "learning_rate": 1e-3, "warmup_ratio": 0.1, "epochs": 2, "batch_size": 8, "micro_batch_size": 32},
+    reward={**TINY, "learning_rate": 3e-3, "warmup_ratio": 0.1, "epochs": 2, "batch_size": 8, "micro_batch_size": 32},
     ppo={
         **TINY,
         "learning_rate": 1e-3,

@@ -47,7 +47,7 @@ def test_the_table_has_a_line_a_seed_and_the_means() -> None:
 
 
 def test_a_sure_gain_passes_and_is_written_down(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Command()._report([outcome(seed, 0.7 + seed / 100) for seed in (1, 2, 3)], 100.0, tmp_path)
+    Command()._report([outcome(seed, 0.7 + seed / 100) for seed in (1, 2, 3)], 100.0, 180.0, tmp_path)
     assert "the gain is real" in capsys.readouterr().out
     written = json.loads((tmp_path / "loop.json").read_text())
     assert written["effect"]["low"] > 0
@@ -58,10 +58,10 @@ def test_a_sure_gain_passes_and_is_written_down(tmp_path: Path, capsys: pytest.C
 
 def test_a_gain_that_could_be_chance_fails(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="not above 0"):
-        Command()._report([outcome(1, 0.9), outcome(2, 0.1), outcome(3, 0.2)], 100.0, tmp_path)
+        Command()._report([outcome(1, 0.9), outcome(2, 0.1), outcome(3, 0.2)], 100.0, 180.0, tmp_path)
     assert (tmp_path / "loop.json").exists()
 
 
 def test_a_control_that_gains_as_much_fails(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="not above 0"):
-        Command()._report([outcome(seed, 0.7, control_gain=0.7) for seed in (1, 2, 3)], 100.0, tmp_path)
+        Command()._report([outcome(seed, 0.7, control_gain=0.7) for seed in (1, 2, 3)], 100.0, 180.0, tmp_path)

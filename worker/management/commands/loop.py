@@ -6,6 +6,7 @@ directory made for each seed, with a database of its own: the same seed gives th
 
 import multiprocessing
 import os
+import resource
 import tempfile
 import time
 from argparse import ArgumentTypeError
@@ -53,7 +54,8 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         except OSError as error:
             raise CommandError(f"{error}. Free some space, or give --out and TMPDIR elsewhere.") from error
-        self._report(outcomes, time.time() - started, out)
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self._report(outcomes, time.time() - started, used.ru_utime + used.ru_stime, out)
 
     def _outcomes(self, data_dir: Path, seeds: list[int], quick: bool, jobs: int, started: float) -> list[Outcome]:
         self.stdout.write(f"{len(seeds)} seeds, {jobs} at once, in {data_dir}")
@@ -67,14 +69,16 @@ class Command(BaseCommand):
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _report(self, outcomes: list[Outcome], seconds: float, out: Path) -> None:
+    def _report(self, outcomes: list[Outcome], seconds: float, cpu_seconds: float, out: Path) -> None:
         from worker.loop.plot import draw
         from worker.loop.report import table, write_json
 
-        write_json(outcomes, seconds, out / "loop.json")
+        write_json(outcomes, seconds, cpu_seconds, out / "loop.json")
         draw(outcomes, out / "loop.png")
         self.stdout.write(f"\n{table(outcomes)}\n")
-        self.stdout.write(f"{seconds:.0f} s; picture and figures are in {out / 'loop.png'} and {out / 'loop.json'}")
+        self.stdout.write(
+            f"{seconds:.0f} s, {cpu_seconds:.0f} s of processor time; see {out}/loop.png, {out}/loop.json"
+        )
         if len(outcomes) < 2:
             self.stdout.write("One seed proves nothing: run several to see whether the gain is real.")
             return
