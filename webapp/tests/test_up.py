@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,10 +92,12 @@ def command_line(pid: int) -> str:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path)
-    yield site
-    site.end()
+def site() -> Iterator[Site]:
+    # Not under pytest's own folder: a socket's path must be short.
+    with tempfile.TemporaryDirectory(prefix="up-") as home:
+        site = Site(Path(home))
+        yield site
+        site.end()
 
 
 def test_up_serves_samples_mends_and_leaves_nothing_behind(site: Site, checkpoint: Path) -> None:

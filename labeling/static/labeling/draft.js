@@ -3,6 +3,7 @@
 
 const SAVE_AFTER = 1500; // ms without a change
 const RETRY_AFTER = [2000, 4000, 8000, 15000, 30000]; // ms, the last one for ever
+const PATIENCE = 3000; // ms that handing in waits for a save under way
 const RENEW_EVERY = 4 * 60 * 1000; // ms; a lease lasts 15 minutes
 const RENEW_WHILE_ACTIVE = 10 * 60 * 1000; // ms since the last sign of the person
 
@@ -35,7 +36,7 @@ class Draft {
   constructor({ url, storageKey, version, read, show, refused, lastSign }) {
     const tab = tabName();
     Object.assign(this, { url, storageKey, version, show, refused, lastSign, read: () => ({ ...read(), tab }) });
-    this.isDirty = this.isSending = this.isStopped = false;
+    this.isDirty = this.isSending = this.isPaused = this.isStopped = false;
     this.failures = 0;
     setInterval(() => this.renew(), RENEW_EVERY);
     document.addEventListener("visibilitychange", () => {
@@ -84,11 +85,12 @@ class Draft {
 
   /** Send the work as it is, or `payload` as it was left. */
   async send(isLeaving = false, payload = this.read()) {
-    if (this.isStopped || this.isSending) return;
+    if (this.isStopped || this.isPaused || this.isSending) return;
     clearTimeout(this.timer);
     this.isSending = true;
     this.isDirty = false;
-    const { status, data } = await postJson(this.url, { payload, version: this.version }, isLeaving);
+    this.request = postJson(this.url, { payload, version: this.version }, isLeaving);
+    const { status, data } = await this.request;
     this.isSending = false;
     if (this.isStopped) return;
     if (status === 200) this.saved(data.version);
@@ -132,6 +134,18 @@ class Draft {
   /** Keep the lease of someone who reads for long without changing anything. */
   renew() {
     if (!document.hidden && Date.now() - this.lastSign() < RENEW_WHILE_ACTIVE) this.send();
+  }
+
+  /** Before the work is handed in: let a save under way arrive first (a slow one is not waited for), start no other. */
+  async pause() {
+    this.isPaused = true;
+    clearTimeout(this.timer);
+    await Promise.race([this.request, new Promise((done) => setTimeout(done, PATIENCE))]);
+  }
+
+  resume() {
+    this.isPaused = false;
+    if (this.isDirty) this.sendAfter(SAVE_AFTER);
   }
 
   stop() {

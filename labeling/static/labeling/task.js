@@ -114,6 +114,7 @@ class Task {
   async leave(url, body) {
     if (this.isLeaving) return;
     this.setLeaving(true);
+    await this.draft.pause();
     const { status, data } = await postJson(url, body);
     if (status === 200) {
       this.draft.stop();
@@ -122,6 +123,7 @@ class Task {
       return;
     }
     this.setLeaving(false);
+    this.draft.resume();
     this.draft.keepHere(this.draft.read());
     this.refused(data.code ? data : {
       code: "unknown",
