@@ -31,12 +31,13 @@ class Command(BaseCommand):
 
         name, project = options["name"], options["project"]
         call_command("migrate", verbosity=0, interactive=False)
-        call_command("setup_site", stdout=self.stdout, stderr=self.stderr)
         if ModelVersion.objects.filter(name=name).exists() or Project.objects.filter(name=project).exists():
             raise CommandError(
                 f"There is a model version “{name}” or a project “{project}” already. Choose others with --name and "
                 "--project."
             )
+        if not User.objects.exists():  # `make run` was never here
+            call_command("setup_site", stdout=self.stdout, stderr=self.stderr)
         try:
             self._walk(options["csv"].absolute(), name, project, options["prompt"], options["response"])
         except (StepFailed, ValidationError) as error:
@@ -47,7 +48,8 @@ class Command(BaseCommand):
 
         training = Training(settings.DATA_DIR / "korean" / name, self.say)
         checkpoint = training.run(table, prompt=prompt, response=response)
-        self.say(f"held-out answers cost {training.bits_per_byte():.2f} bits per byte")
+        if bits := training.bits_per_byte():
+            self.say(f"held-out answers cost {bits:.2f} bits per byte")
         self.say(f"$ python manage.py import_model {checkpoint} --name {name}")
         call_command("import_model", str(checkpoint), name=name, stdout=self.stdout)
         starter = [json.loads(line) for line in STARTER.read_text(encoding="utf-8").splitlines()]
