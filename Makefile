@@ -4,6 +4,8 @@ PYTHON ?= python3
 PORT ?= 8000
 # Another build of torch, for example one for a newer card: make run TORCH="torch==2.13.0 --index-url https://..."
 TORCH ?= torch==2.13.0
+# Questions and answers to train the Korean policy on: make korean CSV=talk.csv
+CSV ?= ../shared/data/chatbot_ko.csv
 # What else to tell pytest: make test ARGS="-k tokens"
 ARGS ?=
 
@@ -52,7 +54,7 @@ loop: $(VENV)/dev.installed  ## the whole loop without a browser, on people with
 	$(PY) manage.py loop
 
 korean: $(VENV)/worker.installed  ## train a small Korean policy from scratch and promote it in a Korean project
-	$(PY) manage.py korean
+	$(PY) manage.py korean $(CSV)
 
 screenshots: $(VENV)/dev.installed  ## every page in both languages, light and dark, narrow and wide, into screenshots/
 	@.ci/need chromium fonts-nanum

@@ -34,9 +34,8 @@ FEELINGS = ("좋아요", "맛있어요", "그래요", "고마워요", "괜찮아
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    rows = [
-        f"{food} 먹을까 {number}?,{food} {feeling}" for number in range(3) for food in FOODS for feeling in FEELINGS
-    ]
+    pairs = [(food, said) for food in FOODS for said in FEELINGS] * 3
+    rows = [f"{number}번 {food} 먹을까?,{food} {said}" for number, (food, said) in enumerate(pairs)]
     path = tmp_path / "talk.csv"
     path.write_text("\n".join(["Q,A", *rows]), encoding="utf-8")
     return path
