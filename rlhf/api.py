@@ -4,6 +4,8 @@ from collections import defaultdict
 from typing import Any
 
 from django.db.models import QuerySet
+from django.urls import register_converter
+from django.urls.converters import StringConverter
 from django.utils.translation import gettext as _
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -16,6 +18,15 @@ from rest_framework.routers import SimpleRouter
 from rest_framework.views import APIView
 
 from rlhf.models import DatasetSnapshot, ModelVersion, Promotion, TrainingRun
+
+
+class VersionName(StringConverter):
+    """In an address, what may be a name at all: a database is asked for nothing else."""
+
+    regex = r"[a-z0-9][a-z0-9._-]{0,119}"
+
+
+register_converter(VersionName, "version_name")
 
 
 class IsOps(BasePermission):
@@ -218,6 +229,7 @@ class ModelViewSet(viewsets.ReadOnlyModelViewSet[ModelVersion]):
     permission_classes = [IsOps]
     filterset_fields = ["kind"]
     lookup_field = "name"
+    lookup_value_converter = "version_name"
     queryset = ModelVersion.objects.none()
 
     def get_queryset(self) -> QuerySet[ModelVersion]:

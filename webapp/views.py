@@ -7,9 +7,9 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.decorators import login_required
-from django.contrib.auth.forms import PasswordChangeForm
+from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
 from django.contrib.auth.views import redirect_to_login
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.template.response import TemplateResponse
@@ -29,6 +29,17 @@ from labeling.roles import person
 from webapp.tokens import issue_token, revoke_token
 
 LANGUAGE_COOKIE_AGE = 365 * 24 * 60 * 60
+
+
+class LoginForm(AuthenticationForm):
+    def clean_username(self) -> str:
+        """Django tells only the browser how long a name may be, and the log of attempts has no room for more."""
+        name: str = self.cleaned_data["username"]
+        try:
+            User._meta.get_field("username").run_validators(name)
+        except ValidationError as error:
+            raise self.get_invalid_login_error() from error
+        return name
 
 
 class PasswordForm(PasswordChangeForm):
