@@ -15,6 +15,7 @@ from django.db import models, transaction
 from django.db.models import Exists, OuterRef
 from django.utils.translation import gettext_lazy as _
 
+from labeling.audit import record_state
 from labeling.models.project import K_RANGE, MAX_K, MIN_K, Project
 from labeling.models.user import User
 from labeling.text import is_storable
@@ -160,6 +161,7 @@ class PromptQuerySet(models.QuerySet["Prompt"]):
         Project.objects.filter(pk__in=waiting.values("project").distinct().order_by()).lock()
         count = 0
         for batch in waiting._batches():
+            record_state(batch, Prompt.State.APPROVED)
             count += batch.update(state=Prompt.State.APPROVED, approved_by=by)
             batch.open_demonstrations()
             batch.request_completions()
@@ -172,14 +174,18 @@ class PromptQuerySet(models.QuerySet["Prompt"]):
         Project.objects.filter(pk__in=kept.values("project").distinct().order_by()).lock()
         count = 0
         for batch in kept._batches():
+            record_state(batch, Prompt.State.RETIRED)
             count += batch.update(state=Prompt.State.RETIRED)
             apps.get_model("labeling", "CompletionSet").objects.filter(prompt__in=batch).unlabelled().expire()
             apps.get_model("labeling", "Slot").objects.filter(prompt__in=batch).withdraw()
         return count
 
+    @transaction.atomic
     def restore(self) -> int:
         """Retired prompts become drafts again, for somebody to look at. Returns how many."""
-        return self.filter(state=Prompt.State.RETIRED).update(state=Prompt.State.DRAFT, approved_by=None)
+        retired = self.filter(state=Prompt.State.RETIRED)
+        record_state(retired, Prompt.State.DRAFT)
+        return retired.update(state=Prompt.State.DRAFT, approved_by=None)
 
     def open_demonstrations(self) -> None:
         """Slots for as many labelers as asked for; none where a demonstration stands there already."""

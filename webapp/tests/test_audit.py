@@ -7,6 +7,7 @@ from auditlog.models import LogEntry
 from django.contrib.auth.models import Group
 from django.test import Client
 
+from labeling.models import Prompt
 from labeling.tests.world import PASSWORD
 from rlhf.tests.world import trained
 from webapp.tests.teams import labels
@@ -58,3 +59,22 @@ def test_cancelling_over_the_api_is_logged_with_who_did_it(site: SimpleNamespace
     run = trained(site.project, site.ops)["run"]
     assert client_of(site.ops).post(f"/api/runs/{run.pk}/cancel/").status_code == 200
     assert {"actor": "oleg", "cancel_requested": ["False", "True"]} in entries(str(run))
+
+
+def test_who_approved_and_retired_a_prompt_stands_in_the_log(site: SimpleNamespace) -> None:
+    prompt = Prompt.objects.add(site.project, [{"role": "user", "content": "What is a fjord?"}], language="en")
+    curator = client_of(site.curator)
+    curator.post(f"/api/prompts/{prompt.pk}/approve/")
+    curator.post(f"/prompts/{prompt.pk}/retire/")
+    curator.post(f"/prompts/{prompt.pk}/retire/")
+    assert entries("What is a fjord?") == [
+        {"actor": "cora", "state": ["draft", "approved"]},
+        {"actor": "cora", "state": ["approved", "retired"]},
+    ]
+
+
+def test_what_is_done_outside_a_request_is_nobodys(site: SimpleNamespace) -> None:
+    client_of(site.labeler).get("/preferences/")
+    prompt = Prompt.objects.add(site.project, [{"role": "user", "content": "What is a skerry?"}], language="en")
+    prompt.approve(site.curator)
+    assert entries("What is a skerry?") == [{"actor": None, "state": ["draft", "approved"]}]
