@@ -183,6 +183,7 @@ def promote_and_sample(project: Project, version: ModelVersion, by: User) -> lis
     Promotion.objects.promote(project, version, by, reason="trained from scratch on Korean questions and answers")
     jobs = SamplingJob.objects.filter(completion_set__project=project)
     while unfinished := jobs.filter(pk__in=SamplingJob.objects.unfinished()).order_by("pk").first():
+        SamplingJob.objects.reap()  # what an interrupted start of this command held
         sampling.sample(unfinished.pk)
         time.sleep(0 if jobs.filter(pk=unfinished.pk, state=SamplingJob.State.SUCCEEDED).exists() else 0.5)
     if broken := jobs.filter(state=SamplingJob.State.FAILED).first():

@@ -47,7 +47,7 @@ def data_dir(settings: Any, tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_from_a_csv_to_completions_that_can_be_ranked(table: Path, data_dir: Path, db: None) -> None:
+def test_from_a_csv_to_completions_that_can_be_ranked(table: Path, data_dir: Path, transactional_db: None) -> None:
     said: list[str] = []
     training = Training(data_dir / "korean", said.append, SMALL)
     checkpoint = training.run(table, prompt="Q", response="A")
