@@ -16,8 +16,9 @@ from torch import Tensor
 from modelzoo.chat_template import ChatTemplateError, Message
 from modelzoo.checkpoint import load_policy
 from modelzoo.config import SamplingConfig
+from modelzoo.kv_cache import KVCache
 from modelzoo.tokenizer import Tokenizer
-from modelzoo.transformer import KVCache, Transformer
+from modelzoo.transformer import Transformer
 
 MAX_ROWS = 64  # rows of one batch; more gain little once the matrix products are limited by arithmetic
 MAX_CACHE_BYTES = 1 << 30

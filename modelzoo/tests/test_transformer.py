@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from modelzoo.config import ConfigError, ModelConfig
-from modelzoo.transformer import KVCache, RewardModel, Transformer
+from modelzoo.kv_cache import KVCache
+from modelzoo.transformer import RewardModel, Transformer
 
 CONFIG = {
     "vocab_size": 97,
