@@ -5,7 +5,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from modelzoo.data import Example, SnapshotError, encode_example
+from modelzoo.batches import Example
+from modelzoo.data import SnapshotError, encode_example
 from modelzoo.tokenizer import Tokenizer
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from modelzoo.data import Batch, Example, collate, micro_batches
+from modelzoo.batches import Batch, Example, collate, micro_batches
 from modelzoo.transformer import RewardModel, Transformer
 
 CHUNK = 1024  # tokens whose logits are held at once: 200 MB at a vocabulary of 49,152

@@ -5,9 +5,9 @@ from dataclasses import asdict, fields
 
 import torch
 
+from modelzoo.batches import Example, collate, micro_batches, step_indices
 from modelzoo.config import ModelConfig, PretrainConfig
 from modelzoo.corpus import read_corpus, windows
-from modelzoo.data import Example, collate, micro_batches, step_indices
 from modelzoo.logprobs import mean_loss, response_logprobs
 from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate
 from modelzoo.run import Run, owned

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from modelzoo.batches import Batch, Example, collate, micro_batches, seeded
 from modelzoo.config import PPOConfig, SamplingConfig
-from modelzoo.data import Batch, Example, collate, micro_batches, seeded
 from modelzoo.logprobs import response_logprobs, response_logprobs_and_entropy, response_values
 from modelzoo.losses import advantages_and_returns, kl_k1, token_rewards, whiten
 from modelzoo.sampler import generate

@@ -2,8 +2,8 @@
 
 import torch
 
+from modelzoo.batches import Example, collate, seeded
 from modelzoo.config import PPOConfig, SamplingConfig
-from modelzoo.data import Example, collate, seeded
 from modelzoo.failures import SelfCheckError
 from modelzoo.logprobs import response_logprobs
 from modelzoo.rollout import Models

@@ -1,6 +1,6 @@
 """Step checkpoints: everything a run needs to continue bit for bit after it was killed.
 
-Random numbers and data order are functions of (seed, step), see `data.seeded`, so the step is their whole state.
+Random numbers and data order are functions of (seed, step), see `batches.seeded`, so the step is their whole state.
 """
 
 import shutil

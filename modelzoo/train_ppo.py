@@ -9,18 +9,11 @@ import copy
 
 import torch
 
+from modelzoo.batches import Example, collate, endless_indices, epoch_order, micro_batches
 from modelzoo.checkpoint import load_policy, load_reward_model, manifest_hash
 from modelzoo.config import PPOConfig
 from modelzoo.corpus import read_corpus, windows
-from modelzoo.data import (
-    Example,
-    Snapshot,
-    collate,
-    encode_prompts,
-    endless_indices,
-    epoch_order,
-    micro_batches,
-)
+from modelzoo.data import Snapshot, encode_prompts
 from modelzoo.logprobs import response_logprobs, response_values
 from modelzoo.losses import adapted_kl_coef, kl_k3, policy_losses, value_losses
 from modelzoo.optimizer import adamw, clip_gradients, set_learning_rate, update_average, warmup_rate

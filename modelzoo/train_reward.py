@@ -5,19 +5,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from modelzoo.batches import Example, Ranking, collate, micro_batches, seeded, step_indices
 from modelzoo.checkpoint import load_policy, manifest_hash
 from modelzoo.config import RewardConfig
-from modelzoo.data import (
-    Example,
-    Ranking,
-    Snapshot,
-    collate,
-    encode_demonstrations,
-    encode_rankings,
-    micro_batches,
-    seeded,
-    step_indices,
-)
+from modelzoo.data import Snapshot, encode_demonstrations, encode_rankings
 from modelzoo.losses import pair_accuracy, ranking_loss
 from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate
 from modelzoo.run import Run, owned

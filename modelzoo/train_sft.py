@@ -2,9 +2,10 @@
 
 import time
 
+from modelzoo.batches import Example, collate, micro_batches, step_indices
 from modelzoo.checkpoint import load_policy, manifest_hash
 from modelzoo.config import SFTConfig
-from modelzoo.data import Example, Snapshot, collate, encode_demonstrations, micro_batches, step_indices
+from modelzoo.data import Snapshot, encode_demonstrations
 from modelzoo.logprobs import mean_loss, response_logprobs
 from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate
 from modelzoo.run import Run, owned

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from modelzoo.__main__ import main
+from modelzoo.batches import seeded
 from modelzoo.checkpoint import save_checkpoint
 from modelzoo.config import ModelConfig
-from modelzoo.data import seeded
 from modelzoo.tokenizer import Tokenizer, train_sentencepiece
 from modelzoo.transformer import RewardModel, Transformer
 

@@ -5,19 +5,9 @@ from typing import Any
 
 import pytest
 
+from modelzoo.batches import Example, collate, endless_indices, micro_batches, step_indices
 from modelzoo.corpus import windows
-from modelzoo.data import (
-    Example,
-    Snapshot,
-    SnapshotError,
-    collate,
-    encode_demonstrations,
-    encode_prompts,
-    encode_rankings,
-    endless_indices,
-    micro_batches,
-    step_indices,
-)
+from modelzoo.data import Snapshot, SnapshotError, encode_demonstrations, encode_prompts, encode_rankings
 from modelzoo.tests.conftest import demonstration, prompt, ranking, write_snapshot
 from modelzoo.tokenizer import Tokenizer
 

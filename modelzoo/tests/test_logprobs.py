@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from modelzoo.batches import Batch, Example, collate, seeded
 from modelzoo.config import SamplingConfig
-from modelzoo.data import Batch, Example, collate, seeded
 from modelzoo.logprobs import CHUNK, mean_loss, response_logprobs, response_logprobs_and_entropy, response_values
 from modelzoo.sampler import generate
 from modelzoo.tokenizer import Tokenizer

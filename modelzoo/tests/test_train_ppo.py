@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 
+from modelzoo.batches import Example, seeded
 from modelzoo.checkpoint import load_policy, load_reward_model, save_checkpoint
 from modelzoo.config import PPOConfig, SamplingConfig, build
-from modelzoo.data import Example, encode_example, seeded
+from modelzoo.data import encode_example
 from modelzoo.logprobs import response_logprobs
 from modelzoo.optimizer import update_average
 from modelzoo.rollout import Models, Rollout, collect, minibatches, rows_alike, sample

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from modelzoo.batches import collate
 from modelzoo.checkpoint import load_policy, load_reward_model
-from modelzoo.data import collate, encode_demonstrations, encode_example
+from modelzoo.data import encode_demonstrations, encode_example
 from modelzoo.tests.conftest import Train, demonstration, question, ranking, write_snapshot
 
 
