@@ -179,14 +179,18 @@ def open_project(name: str, by: User, starter: list[dict[str, Any]], data: Path,
 
 
 def promote_and_sample(project: Project, version: ModelVersion, by: User) -> list[Completion]:
-    """Promote, then answer every prompt here and now, or wait for the worker that is at it already."""
+    """Promote, then answer every prompt here and now, or wait for the worker that is at it already.
+
+    A prompt that the model cannot read stays without completions, as on the site. Raises StepFailed where all do.
+    """
     Promotion.objects.promote(project, version, by, reason="trained from scratch on Korean questions and answers")
     jobs = SamplingJob.objects.filter(completion_set__project=project)
     while unfinished := jobs.filter(pk__in=SamplingJob.objects.unfinished()).order_by("pk").first():
         SamplingJob.objects.reap()  # what an interrupted start of this command held
         sampling.sample(unfinished.pk)
         time.sleep(0 if jobs.filter(pk=unfinished.pk, state=SamplingJob.State.SUCCEEDED).exists() else 0.5)
-    if broken := jobs.filter(state=SamplingJob.State.FAILED).first():
-        raise StepFailed(f"A prompt could not be answered: {broken.error}")
+    failed = jobs.filter(state=SamplingJob.State.FAILED)
+    if (broken := failed.first()) and not jobs.filter(state=SamplingJob.State.SUCCEEDED).exists():
+        raise StepFailed(f"No prompt could be answered: {broken.error}")
     chosen = Completion.objects.filter(completion_set__project=project, model_name=version.name)
     return list(chosen.select_related("completion_set__prompt").order_by("completion_set", "index"))

@@ -66,13 +66,14 @@ def test_from_a_csv_to_completions_that_can_be_ranked(table: Path, data_dir: Pat
     starter = [
         {"messages": [{"role": "user", "content": f"{food} 이야기를 해 줘."}], "tags": ["chat"]} for food in FOODS
     ]
+    starter.append({"messages": [{"role": "user", "content": "더 길게 " * 200}], "tags": ["chat"]})
     project = open_project("한국어", admin, starter, training.data, table.stem)
     heldout = json.loads((training.data / "snapshot" / "manifest.json").read_text())["counts"]["heldout"]
-    assert project.prompts.count() == len(FOODS) + heldout["demonstrations"]
+    assert project.prompts.count() == len(starter) + heldout["demonstrations"]
     assert Demonstration.objects.filter(origin="imported", source="talk").count() == heldout["demonstrations"]
 
     completions = promote_and_sample(project, register(checkpoint, name="ko-test"), admin)
-    assert len(completions) == 4 * project.prompts.count()
+    assert len(completions) == 4 * (project.prompts.count() - 1), "all but the one that is too long for the model"
     assert {completion.model_name for completion in completions} == {"ko-test"}
     slot = Slot.objects.claim_next(project, labeler, Slot.TaskType.RANKING)
     assert slot is not None

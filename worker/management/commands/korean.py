@@ -61,6 +61,9 @@ class Command(BaseCommand):
         completions = promote_and_sample(project, ModelVersion.objects.get(name=name), by)
         for completion in completions[:: project.k]:
             self.say(f"  {completion.completion_set.prompt.text[:60]}  →  {completion.text}")
+        answered = len({completion.completion_set_id for completion in completions})
+        if left := project.prompts.count() - answered:
+            self.say(f"{left} prompts are too long for this model; the site says so beside each")
         self.say(f"{len(completions)} completions are ready to be ranked in “{project}”")
 
     def say(self, text: str) -> None:
