@@ -7,13 +7,13 @@ from pathlib import Path
 
 from modelzoo.commands import COMMANDS, run_command
 from modelzoo.config import STAGES, PretrainConfig
+from modelzoo.prepare_ppo import ppo
 from modelzoo.pretrain import pretrain
 from modelzoo.run import Trainer, execute
-from modelzoo.train_ppo import train_ppo
 from modelzoo.train_reward import train_reward
 from modelzoo.train_sft import train_sft
 
-TRAINERS: dict[str, Trainer] = {"sft": train_sft, "reward": train_reward, "ppo": train_ppo, "pretrain": pretrain}
+TRAINERS: dict[str, Trainer] = {"sft": train_sft, "reward": train_reward, "ppo": ppo, "pretrain": pretrain}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

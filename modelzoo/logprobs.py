@@ -20,27 +20,17 @@ CHUNK = 1024  # tokens whose logits are held at once: 200 MB at a vocabulary of 
 
 def response_logprobs(policy: Transformer, batch: Batch, *, temperature: float = 1.0) -> Tensor:
     """log pi(token | what precedes it) at response tokens, (B, T), 0 elsewhere; logits are divided by `temperature`."""
-    hidden, targets = _before_responses(policy, batch)
-    chunks = []
-    for states, tokens in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
-        if len(hidden) > CHUNK and torch.is_grad_enabled():  # forget the logits and compute them again going back
-            chunks.append(checkpoint(_logprobs, policy, states, tokens, temperature, use_reentrant=False))
-        else:
-            chunks.append(_logprobs(policy, states, tokens, temperature))
-    return _spread(torch.cat(chunks), batch)
+    (logprobs,) = _at_responses(_logprobs, policy, batch, temperature)
+    return logprobs
 
 
-@torch.no_grad()
 def response_logprobs_and_entropy(policy: Transformer, batch: Batch, *, temperature: float) -> tuple[Tensor, Tensor]:
-    """`response_logprobs`, to the bit, and the entropy in nats of what each response token was drawn from."""
-    hidden, targets = _before_responses(policy, batch)
-    logprobs, entropy = [], []
-    for states, tokens in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
-        logits = _logits(policy, states, temperature)
-        logprobs.append(-F.cross_entropy(logits, tokens, reduction="none"))
-        distribution = logits.log_softmax(-1)
-        entropy.append(-(distribution.exp() * distribution).sum(-1))
-    return _spread(torch.cat(logprobs), batch), _spread(torch.cat(entropy), batch)
+    """`response_logprobs`, to the bit, and the entropy in nats of what each response token was drawn from.
+
+    The entropy has no gradient.
+    """
+    logprobs, entropy = _at_responses(_logprobs_and_entropy, policy, batch, temperature)
+    return logprobs, entropy
 
 
 @torch.no_grad()
@@ -76,12 +66,39 @@ def _before_responses(policy: Transformer, batch: Batch) -> tuple[Tensor, Tensor
     return policy.hidden(batch.tokens)[:, :-1][predicting], batch.tokens[:, 1:][predicting]
 
 
-def _logprobs(policy: Transformer, hidden: Tensor, tokens: Tensor, temperature: float) -> Tensor:
-    return -F.cross_entropy(_logits(policy, hidden, temperature), tokens, reduction="none")
+def _at_responses(
+    measure: Callable[[Transformer, Tensor, Tensor, float], tuple[Tensor, ...]],
+    policy: Transformer,
+    batch: Batch,
+    temperature: float,
+) -> list[Tensor]:
+    """What `measure` says of each response token, each (B, T)."""
+    hidden, targets = _before_responses(policy, batch)
+    chunks = []
+    for states, tokens in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+        if len(hidden) > CHUNK and torch.is_grad_enabled():  # forget the logits and compute them again going back
+            chunks.append(checkpoint(measure, policy, states, tokens, temperature, use_reentrant=False))
+        else:
+            chunks.append(measure(policy, states, tokens, temperature))
+    return [_spread(torch.cat(parts), batch) for parts in zip(*chunks, strict=True)]
+
+
+def _logprobs(policy: Transformer, hidden: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor]:
+    return (-F.cross_entropy(_logits(policy, hidden, temperature), tokens, reduction="none"),)
+
+
+def _logprobs_and_entropy(
+    policy: Transformer, hidden: Tensor, tokens: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    logits = _logits(policy, hidden, temperature)
+    distribution = logits.detach().log_softmax(-1)
+    entropy = -(distribution.exp() * distribution).sum(-1)
+    return -F.cross_entropy(logits, tokens, reduction="none"), entropy
 
 
 def _logits(policy: Transformer, hidden: Tensor, temperature: float) -> Tensor:
-    return policy.logits(hidden).float() / temperature
+    logits = policy.logits(hidden).float()
+    return logits if temperature == 1 else logits / temperature
 
 
 def _spread(values: Tensor, batch: Batch) -> Tensor:

@@ -10,9 +10,9 @@ from modelzoo.config import ModelConfig, PretrainConfig
 from modelzoo.corpus import read_corpus, windows
 from modelzoo.logprobs import mean_loss, response_logprobs
 from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate
+from modelzoo.progress import TrainingState
 from modelzoo.run import Run, owned
 from modelzoo.spec import BadInput
-from modelzoo.state import TrainingState
 from modelzoo.tokenizer import Tokenizer, load_tokenizer
 from modelzoo.transformer import Transformer
 

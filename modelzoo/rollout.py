@@ -1,17 +1,15 @@
 """Rollouts: what the policy said, what it was worth, and what PPO compares itself to."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from modelzoo.batches import Batch, Example, collate, micro_batches, seeded
-from modelzoo.config import PPOConfig, SamplingConfig
+from modelzoo.batches import Batch, Example, collate, micro_batches
+from modelzoo.config import PPOConfig
 from modelzoo.logprobs import response_logprobs, response_logprobs_and_entropy, response_values
 from modelzoo.losses import advantages_and_returns, kl_k1, token_rewards, whiten
-from modelzoo.sampler import generate
-from modelzoo.tokenizer import Tokenizer
 from modelzoo.transformer import RewardModel, Transformer
 
 
@@ -42,6 +40,23 @@ class Rollout(NamedTuple):
         return Rollout(batch, *rest)
 
 
+class Kept(NamedTuple):
+    """The forward of the first minibatch with its graph: what the first update would compute again, bit for bit."""
+
+    logprobs: Tensor  # (b, t) as `Rollout.select` cuts it
+    values: Tensor  # (b, t)
+
+
+class Vocabulary(Protocol):
+    """What PPO knows of a tokenizer."""
+
+    pad_id: int
+    end_of_turn_id: int
+    stop_ids: tuple[int, ...]  # whatever ends a response, the end of turn among them
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
 class Models(NamedTuple):
     """The four models of PPO and the tokenizer they share. Reference and reward model never change."""
 
@@ -49,29 +64,11 @@ class Models(NamedTuple):
     reference: Transformer
     reward: RewardModel
     value: RewardModel
-    tokenizer: Tokenizer
+    tokenizer: Vocabulary
 
-
-def sample(
-    models: Models, prompts: list[list[int]], config: PPOConfig, step: int, should_stop: Callable[[], bool]
-) -> tuple[list[Example], list[bool]]:
-    """One response to each prompt, and whether it ended. A function of the weights, the seed and the step.
-
-    Whichever stop token ended a response, it is recorded as it was drawn: PPO's log-probabilities are of what was said.
-    """
-    tokenizer = models.tokenizer
-    responses = generate(
-        models.policy,
-        prompts,
-        1,
-        SamplingConfig(temperature=config.temperature, max_new_tokens=config.max_new_tokens),
-        tokenizer.stop_ids,
-        tokenizer.pad_id,
-        [seeded(config.seed, "rollout", step, row) for row in range(len(prompts))],
-        should_stop=should_stop,
-    )
-    examples = [Example(prompt, rows[0].token_ids) for prompt, rows in zip(prompts, responses, strict=True)]
-    return examples, [rows[0].finish_reason == "stop" for rows in responses]
+    @property
+    def device(self) -> torch.device:
+        return next(self.policy.parameters()).device
 
 
 def collect(
@@ -81,27 +78,35 @@ def collect(
     config: PPOConfig,
     kl_coef: float,
     pause: Callable[[], None] = lambda: None,
-) -> Rollout:
-    """Score responses and weigh their tokens (InstructGPT, equation 2; 1506.02438). No gradients; `pause` may raise."""
-    device = next(models.policy.parameters()).device
-    batch = collate(examples, models.tokenizer.pad_id, device)
-    temperature = config.temperature
-    ended = torch.tensor(finished, device=device)
+) -> tuple[Rollout, Kept | None]:
+    """Score responses and weigh their tokens (InstructGPT, equation 2; 1506.02438). `pause` may raise.
+
+    Nothing has gradients but, where a minibatch goes through the models as a whole, what is kept for the first update.
+    """
+    batch = collate(examples, models.tokenizer.pad_id, models.device)
+    ended = torch.tensor(finished, device=models.device)
     columns = {
-        name: torch.zeros(batch.tokens.shape, device=device) for name in ("policy", "reference", "entropy", "value")
+        name: torch.zeros(batch.tokens.shape, device=models.device)
+        for name in ("policy", "reference", "entropy", "value")
     }
-    scores = torch.zeros(len(examples), device=device)
-    with torch.no_grad():
-        for minibatch in minibatches(list(range(len(examples))), config.minibatch_size):
-            for rows in rows_alike(batch, minibatch, config.micro_batch_size):  # as `update` will cut them
-                pause()
-                part = Batch(*(tensor[rows] for tensor in batch)).trimmed()
-                width = slice(part.tokens.shape[1])
-                logprobs, entropy = response_logprobs_and_entropy(models.policy, part, temperature=temperature)
-                columns["policy"][rows, width], columns["entropy"][rows, width] = logprobs, entropy
-                columns["reference"][rows, width] = response_logprobs(models.reference, part, temperature=temperature)
-                columns["value"][rows, width] = response_values(models.value, part)
+    scores = torch.zeros(len(examples), device=models.device)
+    kept: Kept | None = None
+    for place, minibatch in enumerate(minibatches(list(range(len(examples))), config.minibatch_size)):
+        keep = place == 0 and len(minibatch) <= config.micro_batch_size
+        for rows in rows_alike(batch, minibatch, config.micro_batch_size):  # as the update will cut them
+            pause()
+            part = Batch(*(tensor[rows] for tensor in batch)).trimmed()
+            width = slice(part.tokens.shape[1])
+            with torch.set_grad_enabled(keep):
+                said = response_logprobs_and_entropy(models.policy, part, temperature=config.temperature)
+                values = response_values(models.value, part)
+            with torch.no_grad():
+                columns["policy"][rows, width], columns["entropy"][rows, width] = said
+                columns["value"][rows, width] = values
+                reference = response_logprobs(models.reference, part, temperature=config.temperature)
+                columns["reference"][rows, width] = reference
                 scores[rows] = models.reward(_as_ranked(part, ended[rows], models.tokenizer), part.mask)
+            kept = Kept(said[0], values) if keep else kept
     scores = scores - config.missing_eos_penalty * ~ended
     rewards = token_rewards(scores, kl_k1(columns["policy"], columns["reference"]), batch.response, kl_coef)
     if config.whiten_rewards:
@@ -110,7 +115,7 @@ def collect(
         rewards, columns["value"], batch.response, gamma=config.gamma, gae_lambda=config.gae_lambda
     )
     advantages = whiten(advantages, batch.response)  # over the whole rollout, not a minibatch of it
-    return Rollout(
+    rollout = Rollout(
         batch,
         ended,
         scores,
@@ -121,9 +126,10 @@ def collect(
         advantages,
         returns,
     )
+    return rollout, kept
 
 
-def _as_ranked(batch: Batch, ended: Tensor, tokenizer: Tokenizer) -> Tensor:
+def _as_ranked(batch: Batch, ended: Tensor, tokenizer: Vocabulary) -> Tensor:
     """The tokens (B, T) as the reward model learned them: one and the same token ends a response."""
     last = batch.mask.sum(dim=1, keepdim=True) - 1
     return batch.tokens.scatter(

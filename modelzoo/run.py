@@ -26,9 +26,10 @@ from modelzoo.config import TrainingConfig
 from modelzoo.data import LeftOut
 from modelzoo.failures import Stopped, explained, require_memory, require_space
 from modelzoo.optimizer import require_finite
+from modelzoo.progress import TrainingState
 from modelzoo.sampler import SamplingStoppedError
 from modelzoo.spec import BadInput, Config, Spec, load_spec
-from modelzoo.state import KEPT, StateMismatch, TrainingState, restore_step, save_step, step_checkpoints
+from modelzoo.state import KEPT, StateMismatch, restore_step, save_step, step_checkpoints
 from modelzoo.tokenizer import Tokenizer
 from modelzoo.transformer import RewardModel, Transformer
 

@@ -4,33 +4,21 @@ Random numbers and data order are functions of (seed, step), see `batches.seeded
 """
 
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from modelzoo.checkpoint import CheckpointError, load_state, save_state
+from modelzoo.progress import TrainingState
 
 KEPT = 2  # the one before the newest is there for the day the newest is damaged
 
 
 class StateMismatch(ValueError):
     """A step checkpoint was written by a run with other inputs; the text names them."""
-
-
-@dataclass
-class TrainingState:
-    """What changes while a run goes on. `numbers` holds what is neither weight nor optimizer, such as the KL weight."""
-
-    models: Mapping[str, nn.Module]
-    optimizers: Mapping[str, torch.optim.Optimizer]
-    numbers: dict[str, float] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)  # of the last step
-    step: int = 0
-    seconds: float = 0.0
 
 
 def save_step(folder: Path, state: TrainingState, inputs: dict[str, Any]) -> None:

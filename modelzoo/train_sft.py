@@ -8,9 +8,9 @@ from modelzoo.config import SFTConfig
 from modelzoo.data import Snapshot, encode_demonstrations
 from modelzoo.logprobs import mean_loss, response_logprobs
 from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate
+from modelzoo.progress import TrainingState
 from modelzoo.run import Run, owned
 from modelzoo.spec import BadInput
-from modelzoo.state import TrainingState
 from modelzoo.tokenizer import Tokenizer
 from modelzoo.transformer import Transformer
 

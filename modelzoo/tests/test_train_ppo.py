@@ -12,10 +12,9 @@ from modelzoo.config import PPOConfig, SamplingConfig, build
 from modelzoo.data import encode_example
 from modelzoo.logprobs import response_logprobs
 from modelzoo.optimizer import update_average
-from modelzoo.rollout import Models, Rollout, collect, minibatches, rows_alike, sample
-from modelzoo.run import Run
+from modelzoo.prepare_ppo import sample
+from modelzoo.rollout import Models, Rollout, collect, minibatches, rows_alike
 from modelzoo.sampler import Sampler
-from modelzoo.spec import Spec
 from modelzoo.tests.conftest import (
     SENTENCE,
     Train,
@@ -27,7 +26,7 @@ from modelzoo.tests.conftest import (
     write_snapshot,
 )
 from modelzoo.tokenizer import Tokenizer, train_sentencepiece
-from modelzoo.train_ppo import add_ppo_gradients, add_pretraining_gradient
+from modelzoo.train_ppo import add_policy_gradient, add_pretraining_gradient, add_value_gradient
 from modelzoo.transformer import RewardModel, Transformer
 
 
@@ -43,12 +42,8 @@ def config_of(**params: Any) -> PPOConfig:
 
 def rolled_out(models: Models, config: PPOConfig, step: int = 0) -> Rollout:
     prompts = [models.tokenizer.encode_chat(question(number))[: 3 + number] for number in range(config.batch_size)]
-    examples, finished = sample(models, prompts, config, step, lambda: False)
-    return collect(models, examples, finished, config, config.kl_coef)
-
-
-def run_of(config: PPOConfig, out: Path) -> Run[PPOConfig]:
-    return Run(Spec("ppo", config, None, None, None, None, None, None, None, ()), out)
+    examples, finished = sample(models, config, prompts, step, should_stop=lambda: False)
+    return collect(models, examples, finished, config, config.kl_coef)[0]
 
 
 def gradients(model: torch.nn.Module) -> list[torch.Tensor]:
@@ -94,11 +89,11 @@ def test_later_passes_over_a_rollout_move_away_from_it(train: Train) -> None:
 def test_two_rollouts_of_a_prompt_differ(models: Models) -> None:
     config = config_of()
     prompts = [models.tokenizer.encode_chat(question(0))] * 8
-    first, _ = sample(models, prompts, config, 0, lambda: False)
-    second, _ = sample(models, prompts, config, 1, lambda: False)
+    first, _ = sample(models, config, prompts, 0, should_stop=lambda: False)
+    second, _ = sample(models, config, prompts, 1, should_stop=lambda: False)
     assert len({tuple(example.response) for example in first}) > 1
     assert first != second
-    assert sample(models, prompts, config, 0, lambda: False)[0] == first
+    assert sample(models, config, prompts, 0, should_stop=lambda: False)[0] == first
 
 
 def test_a_response_without_end_costs_exactly_the_penalty(models: Models) -> None:
@@ -107,7 +102,7 @@ def test_a_response_without_end_costs_exactly_the_penalty(models: Models) -> Non
     with torch.no_grad():
         score = models.reward(torch.tensor([example.tokens]), torch.ones(1, len(example.tokens)).bool()).item()
     for penalty in (0.0, 1.5):
-        rollout = collect(models, [example], [False], config_of(missing_eos_penalty=penalty), 0.0)
+        rollout, _ = collect(models, [example], [False], config_of(missing_eos_penalty=penalty), 0.0)
         assert rollout.scores.item() == pytest.approx(score - penalty, abs=1e-6)
 
 
@@ -115,8 +110,8 @@ def test_a_response_that_ended_with_another_stop_token_scores_as_a_finished_one(
     tokenizer = models.tokenizer
     finished = encode_example(tokenizer, question(0), "good fish", finished=True)
     other = Example(finished.prompt, [*finished.response[:-1], tokenizer.pad_id + 1])
-    expected = collect(models, [finished], [True], config_of(), 0.0)
-    scored = collect(models, [other], [True], config_of(), 0.0)
+    expected, _ = collect(models, [finished], [True], config_of(), 0.0)
+    scored, _ = collect(models, [other], [True], config_of(), 0.0)
     assert scored.scores.item() == expected.scores.item()
     assert scored.batch.tokens[0, -1] == tokenizer.pad_id + 1  # log-probabilities are of what was said
 
@@ -137,31 +132,43 @@ def test_advantages_are_whitened_over_the_whole_rollout(models: Models) -> None:
     assert rollout.advantages[:2][said[:2]].mean().abs() > 1e-3
 
 
+def test_the_forward_that_is_kept_gives_the_gradients_of_a_second_one_bit_for_bit(models: Models) -> None:
+    config = config_of(micro_batch_size=8, minibatch_size=4)
+    prompts = [models.tokenizer.encode_chat(question(number))[: 3 + number] for number in range(8)]
+    examples, finished = sample(models, config, prompts, 0, should_stop=lambda: False)
+    found = []
+    for again in (False, True):
+        rollout, kept = collect(models, examples, finished, config, config.kl_coef)
+        assert kept is not None
+        add_policy_gradient(models, rollout, [0, 1, 2, 3], config, None if again else kept)
+        add_value_gradient(models, rollout, [0, 1, 2, 3], config, None if again else kept)
+        found.append(gradients(models.policy) + gradients(models.value))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert collect(models, examples, finished, config_of(micro_batch_size=2, minibatch_size=4), 0.0)[1] is None
+
+
 @pytest.mark.parametrize("micro_batch_size", [1, 3])
-def test_micro_batch_size_does_not_change_the_gradient(models: Models, tmp_path: Path, micro_batch_size: int) -> None:
+def test_micro_batch_size_does_not_change_the_gradient(models: Models, micro_batch_size: int) -> None:
     found = []
     for size in (8, micro_batch_size):
         config = config_of(micro_batch_size=size)
-        add_ppo_gradients(run_of(config, tmp_path), models, rolled_out(models, config), list(range(8)))
+        rollout = rolled_out(models, config)
+        add_policy_gradient(models, rollout, list(range(8)), config)
+        add_value_gradient(models, rollout, list(range(8)), config)
         found.append(gradients(models.policy) + gradients(models.value))
     for whole, cut in zip(*found, strict=True):
         assert torch.allclose(whole, cut, rtol=1e-4, atol=1e-6)
 
 
-def test_gradient_with_pretraining_mix_is_the_sum_of_both(models: Models, tmp_path: Path) -> None:
+def test_gradient_with_pretraining_mix_is_the_sum_of_both(models: Models) -> None:
     config = config_of(ptx_coef=27.8)
-    run, rollout, text = (
-        run_of(config, tmp_path),
-        rolled_out(models, config),
-        [Example([5], [6, 7, 8]), Example([9], [10])],
-    )
-    add_ppo_gradients(run, models, rollout, list(range(8)))
+    rollout, text = rolled_out(models, config), [Example([5], [6, 7, 8]), Example([9], [10])]
+    add_policy_gradient(models, rollout, list(range(8)), config)
     alone = gradients(models.policy)
-    plain = run_of(config_of(ptx_coef=1.0), tmp_path)
-    add_pretraining_gradient(plain, models, text)
+    add_pretraining_gradient(models, text, config_of(ptx_coef=1.0))
     pretraining = gradients(models.policy)
-    add_ppo_gradients(run, models, rollout, list(range(8)))
-    add_pretraining_gradient(run, models, text)
+    add_policy_gradient(models, rollout, list(range(8)), config)
+    add_pretraining_gradient(models, text, config)
     for both, ppo, ptx in zip(gradients(models.policy), alone, pretraining, strict=True):
         expected = ppo + 27.8 * ptx
         assert (both - expected).norm() <= 1e-6 * expected.norm()
