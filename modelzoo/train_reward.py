@@ -1,19 +1,20 @@
 """Reward model on rankings (InstructGPT, step 2): all pairs of a prompt are one batch element."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from modelzoo.batches import Example, Ranking, collate, micro_batches, seeded, step_indices
+from modelzoo.batches import Ranking, seeded, step_indices
 from modelzoo.checkpoint import load_policy, manifest_hash
 from modelzoo.config import RewardConfig
 from modelzoo.data import Snapshot, encode_demonstrations, encode_rankings
 from modelzoo.losses import pair_accuracy, ranking_loss
 from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate
+from modelzoo.progress import TrainingState
 from modelzoo.run import Run, owned
+from modelzoo.shared_prefix import shared_scores
 from modelzoo.spec import BadInput
-from modelzoo.state import TrainingState
 from modelzoo.tokenizer import Tokenizer
 from modelzoo.transformer import RewardModel
 
@@ -41,24 +42,15 @@ def train_reward(run: Run[RewardConfig]) -> dict[str, float]:
             step, total, peak=config.learning_rate, warmup_ratio=config.warmup_ratio, final_ratio=config.final_lr_ratio
         )
         set_learning_rate(optimizer, rate)
-        loss, right, pairs = 0.0, 0.0, 0
-        for part in _whole_rankings(batch, config.micro_batch_size):
-            micro_loss = torch.zeros((), device=run.device)
-            for scores, tiers in scored(reward_model, part, tokenizer.pad_id, run.device):
-                micro_loss = micro_loss + ranking_loss(scores, tiers, margin=config.margin, ties=config.ties)
-                won, of = pair_accuracy(scores.detach(), tiers)
-                right, pairs = right + won, pairs + of
-            (micro_loss / len(batch)).backward()
-            loss += micro_loss.item() / len(batch)
+        metrics = add_ranking_gradient(reward_model, batch, config)
         grad_norm = clip_gradients(reward_model, config.max_grad_norm, "reward model")
         optimizer.step()
         optimizer.zero_grad()
-        accuracy = {"accuracy": right / pairs} if pairs else {}
-        run.end_step({"loss": loss, **accuracy, "learning_rate": rate, "grad_norm": grad_norm})
+        run.end_step({**metrics, "learning_rate": rate, "grad_norm": grad_norm})
         if state.step % steps_per_epoch == 0 and state.step < total:
-            run.log_metrics(_evaluate(run, reward_model, heldout, tokenizer.pad_id))
+            run.log_metrics(_evaluate(run, reward_model, heldout))
 
-    heldout_metrics = _evaluate(run, reward_model, heldout, tokenizer.pad_id)
+    heldout_metrics = _evaluate(run, reward_model, heldout)
     run.log_metrics(heldout_metrics)
     reward_model.score_offset = _offset(run, reward_model, snapshot, tokenizer, rankings)
     metrics = state.metrics | heldout_metrics | {"score_offset": reward_model.score_offset}
@@ -94,7 +86,29 @@ def _rankings(
     return rankings, heldout, {row["language"] for row in rows}
 
 
-def _whole_rankings(rankings: list[Ranking], size: int) -> Iterator[list[Ranking]]:
+def add_ranking_gradient(
+    reward_model: RewardModel, rankings: Sequence[Ranking], config: RewardConfig
+) -> dict[str, float]:
+    """Gradient of the mean loss of some rankings; returns that loss and the share of pairs in their right order."""
+    loss, right, pairs = 0.0, 0.0, 0
+    for part in _whole_rankings(rankings, config.micro_batch_size):
+        micro_loss = torch.zeros((), device=reward_model.score.weight.device)
+        for scores, tiers in scored(reward_model, part):
+            micro_loss = micro_loss + ranking_loss(scores, tiers, margin=config.margin, ties=config.ties)
+            won, of = pair_accuracy(scores.detach(), tiers)
+            right, pairs = right + won, pairs + of
+        (micro_loss / len(rankings)).backward()
+        loss += micro_loss.item() / len(rankings)
+    return {"loss": loss} | ({"accuracy": right / pairs} if pairs else {})
+
+
+def scored(reward_model: RewardModel, rankings: Sequence[Ranking]) -> list[tuple[Tensor, Tensor]]:
+    """Scores and tiers, each (K,), of some rankings in one forward."""
+    scores = shared_scores(reward_model, [ranking.examples for ranking in rankings])
+    return [(s, torch.tensor(ranking.tiers, device=s.device)) for s, ranking in zip(scores, rankings, strict=True)]
+
+
+def _whole_rankings(rankings: Sequence[Ranking], size: int) -> Iterator[list[Ranking]]:
     """Groups of whole rankings with at most `size` completions in all, or of one ranking with more."""
     group: list[Ranking] = []
     for ranking in rankings:
@@ -105,26 +119,15 @@ def _whole_rankings(rankings: list[Ranking], size: int) -> Iterator[list[Ranking
     yield group
 
 
-def scored(
-    reward_model: RewardModel, rankings: list[Ranking], pad_id: int, device: torch.device
-) -> list[tuple[Tensor, Tensor]]:
-    """Scores and tiers, each (K,), of some rankings in one forward."""
-    batch = collate([example for ranking in rankings for example in ranking.examples], pad_id, device)
-    scores = reward_model(batch.tokens, batch.mask).split([len(ranking.tiers) for ranking in rankings])
-    return [(s, torch.tensor(ranking.tiers, device=device)) for s, ranking in zip(scores, rankings, strict=True)]
-
-
 @torch.no_grad()
-def _evaluate(
-    run: Run[RewardConfig], reward_model: RewardModel, heldout: list[Ranking], pad_id: int
-) -> dict[str, float]:
+def _evaluate(run: Run[RewardConfig], reward_model: RewardModel, heldout: list[Ranking]) -> dict[str, float]:
     """The share of untied held-out pairs that the scores order as people did."""
     right, pairs = 0.0, 0
     if not heldout:
         return {}
     for part in _whole_rankings(heldout, run.config.micro_batch_size):
         run.check_stop()
-        for scores, tiers in scored(reward_model, part, pad_id, run.device):
+        for scores, tiers in scored(reward_model, part):
             won, of = pair_accuracy(scores, tiers)
             right, pairs = right + won, pairs + of
     return {"heldout_accuracy": right / pairs, "heldout_pairs": pairs}
@@ -136,14 +139,14 @@ def _offset(
 ) -> float:
     """The mean score of demonstrations, so that after subtracting it they average 0 (InstructGPT, appendix C.2)."""
     rows = snapshot.rows("demonstrations.jsonl", split="train", languages=run.spec.languages)
-    examples: list[Example]
     examples, _ = encode_demonstrations(rows, tokenizer, run.longest(reward_model.config.max_position_embeddings))
-    if not examples:
+    groups = [[example] for example in examples]
+    if not groups:
         run.warn("The snapshot has no demonstrations, so it is the ranked completions whose scores average 0.")
-        examples = [example for ranking in rankings for example in ranking.examples]
+        groups = [ranking.examples for ranking in rankings]
     total = 0.0
-    for part in micro_batches(examples, run.config.micro_batch_size, lambda example: len(example.tokens)):
+    for group in groups:
         run.check_stop()
-        batch = collate(part, tokenizer.pad_id, run.device)
-        total += reward_model(batch.tokens, batch.mask).double().sum().item()
-    return total / len(examples)
+        (scores,) = shared_scores(reward_model, [group])
+        total += scores.double().sum().item()
+    return total / sum(map(len, groups))

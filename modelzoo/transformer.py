@@ -5,6 +5,7 @@ of tokens, D width, V vocabulary, H heads, G key-value heads, E dimensions a hea
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 from modelzoo.config import ModelConfig
 from modelzoo.kv_cache import KVCache
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Queries (B, H, T, E), keys and values (B, G, T, E) -> (B, H, T, E): attention that is not simply causal."""
 
 
 class RMSNorm(nn.Module):
@@ -56,7 +60,13 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
 
     def forward(
-        self, x: Tensor, angles: tuple[Tensor, Tensor], visible: Tensor | None, cache: KVCache | None, layer: int
+        self,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor],
+        visible: Tensor | None,
+        cache: KVCache | None,
+        layer: int,
+        attend: Attend | None,
     ) -> Tensor:
         heads = (*x.shape[:2], -1, self.head_dim)
         queries = rotate(self.q_proj(x).view(heads).transpose(1, 2), angles)  # (B, H, T, E)
@@ -64,10 +74,13 @@ class Attention(nn.Module):
         values = self.v_proj(x).view(heads).transpose(1, 2)  # (B, G, T, E)
         if cache is not None:
             keys, values = cache.append(layer, keys, values)
-        causal = visible is None and keys.shape[2] == queries.shape[2]
-        mixed = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=visible, is_causal=causal, enable_gqa=True
-        )
+        if attend is not None:
+            mixed = attend(queries, keys, values)
+        else:
+            causal = visible is None and keys.shape[2] == queries.shape[2]
+            mixed = F.scaled_dot_product_attention(
+                queries, keys, values, attn_mask=visible, is_causal=causal, enable_gqa=True
+            )
         output: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(x.shape))
         return output
 
@@ -97,9 +110,15 @@ class Layer(nn.Module):
         self.mlp = MLP(config)
 
     def forward(
-        self, x: Tensor, angles: tuple[Tensor, Tensor], visible: Tensor | None, cache: KVCache | None, layer: int
+        self,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor],
+        visible: Tensor | None,
+        cache: KVCache | None,
+        layer: int,
+        attend: Attend | None,
     ) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), angles, visible, cache, layer)
+        x = x + self.self_attn(self.input_layernorm(x), angles, visible, cache, layer, attend)
         x = x + self.mlp(self.post_attention_layernorm(x))
         return x
 
@@ -119,7 +138,14 @@ class Decoder(nn.Module):
             if weight.dim() == 2:
                 nn.init.normal_(weight, std=residual if name.endswith(("o_proj.weight", "down_proj.weight")) else 0.02)
 
-    def forward(self, tokens: Tensor, mask: Tensor | None, positions: Tensor | None, cache: KVCache | None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        mask: Tensor | None,
+        positions: Tensor | None,
+        cache: KVCache | None,
+        attend: Attend | None = None,
+    ) -> Tensor:
         new = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.bool()
         if positions is None:
             positions = new.cumsum(1) - new.long()  # pads count for nothing, wherever they stand
@@ -137,7 +163,7 @@ class Decoder(nn.Module):
         x = self.embed_tokens(tokens)
         angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
         for number, layer in enumerate(self.layers):
-            x = layer(x, angles, visible, cache, number)
+            x = layer(x, angles, visible, cache, number, attend)
         states: Tensor = self.norm(x)
         return states
 
