@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from modelzoo.config import ConfigError, ModelConfig
-from modelzoo.llama_json import config_from_json, config_to_json
+from modelzoo.config_json import config_from_json, config_to_json
 from modelzoo.tokenizer import Tokenizer, TokenizerError, load_tokenizer
 from modelzoo.transformer import RewardModel, Transformer
 

@@ -32,50 +32,90 @@ def param(
     return field(default=default, metadata={"help": help, "minimum": minimum, "maximum": maximum, "choices": choices})
 
 
+VARIANTS = {
+    "position": ("rope", "learned", "alibi"),
+    "norm": ("rmsnorm", "layernorm"),
+    "mlp": ("swiglu", "gelu", "gelu_tanh", "silu"),
+    "bias": ("none", "qkv", "all"),
+}
+"""What a model's parts can be."""
+
+
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape of a decoder of the Llama family. Names and defaults are those of a Hugging Face Llama `config.json`."""
+    """Shape of a decoder. Left alone it is a Llama; each field below `tie_word_embeddings` makes another variant of it.
+
+    Names are those of Hugging Face's `config.json` where it has one. A size of 0 means "as usual" and is replaced by
+    what that is: `head_dim` by width / heads, `embedding_size` by the width, `num_hidden_groups` by the layers.
+    """
 
     vocab_size: int
     hidden_size: int
     intermediate_size: int
     num_hidden_layers: int
     num_attention_heads: int
-    num_key_value_heads: int
+    num_key_value_heads: int  # as many as heads: multi-head; fewer: grouped-query; 1: multi-query attention
     max_position_embeddings: int = 2048
     rope_theta: float = 10000.0
-    rms_norm_eps: float = 1e-5
+    rms_norm_eps: float = 1e-5  # epsilon of either norm
     tie_word_embeddings: bool = True
+    position: str = "rope"  # each of these four is one of VARIANTS
+    norm: str = "rmsnorm"
+    mlp: str = "swiglu"
+    bias: str = "none"  # of linear layers: queries, keys and values (Qwen2), or all of them (GPT-2)
+    qk_norm: bool = False  # RMSNorm on each head's queries and keys (Qwen3)
+    head_dim: int = 0  # need not be width / heads (Qwen3)
+    num_hidden_groups: int = 0  # layers of one group are the same layer (ALBERT)
+    embedding_size: int = 0  # below the width: the embedding matrix is a product of two (ALBERT)
+    sliding_window: int = 0  # a token sees this many, itself included (Mistral); 0: all before it
 
     def __post_init__(self) -> None:
-        errors = {
-            name: f"must be a whole number above 0, not {getattr(self, name)!r}"
-            for name in (
-                "vocab_size",
-                "hidden_size",
-                "intermediate_size",
-                "num_hidden_layers",
-                "num_attention_heads",
-                "num_key_value_heads",
-                "max_position_embeddings",
-            )
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1
-        }
+        errors = self._bad_values()
         if not errors:
-            if self.hidden_size % self.num_attention_heads:
-                errors["hidden_size"] = f"{self.hidden_size} is not divisible by {self.num_attention_heads} heads"
-            elif self.head_dim % 2:
-                errors["hidden_size"] = f"RoPE turns pairs: a head of {self.head_dim} dimensions is odd"
-            if self.num_attention_heads % self.num_key_value_heads:
-                errors["num_key_value_heads"] = (
-                    f"{self.num_attention_heads} heads cannot share {self.num_key_value_heads} key-value heads evenly"
-                )
+            usual = {
+                "head_dim": self.hidden_size // self.num_attention_heads,
+                "embedding_size": self.hidden_size,
+                "num_hidden_groups": self.num_hidden_layers,
+            }
+            errors = self._bad_shapes()
+            for name, value in usual.items():
+                object.__setattr__(self, name, getattr(self, name) or value)  # frozen for everybody else
         if errors:
             raise ConfigError(errors)
 
     @property
-    def head_dim(self) -> int:
-        return self.hidden_size // self.num_attention_heads
+    def sees_all(self) -> bool:
+        """Whether attention treats all tokens before one alike, however far away they are."""
+        return self.position != "alibi" and not self.sliding_window
+
+    def _bad_values(self) -> dict[str, str]:
+        """What is wrong with each field by itself."""
+        errors = {}
+        for spec in dataclasses.fields(self):
+            value, choices = getattr(self, spec.name), VARIANTS.get(spec.name)
+            least = 1 if spec.default is dataclasses.MISSING or spec.name == "max_position_embeddings" else 0
+            if spec.type is int and (not isinstance(value, int) or value < least):
+                errors[spec.name] = f"must be a whole number {'above 0' if least else 'from 0'}, not {value!r}"
+            if spec.type is float and not (isinstance(value, int | float) and 0 < value < math.inf):
+                errors[spec.name] = f"must be a number above 0, not {value!r}"
+            if choices and value not in choices:
+                errors[spec.name] = f"must be one of {', '.join(choices)}, not {value!r}"
+        return errors
+
+    def _bad_shapes(self) -> dict[str, str]:
+        """What is wrong with the fields together; sizes of 0 are not replaced yet."""
+        errors = {}
+        heads, groups = self.num_attention_heads, self.num_key_value_heads
+        if not self.head_dim and self.hidden_size % heads:
+            errors["hidden_size"] = f"{self.hidden_size} is not divisible by {heads} heads"
+        elif self.position == "rope" and (size := self.head_dim or self.hidden_size // heads) % 2:
+            name = "head_dim" if self.head_dim else "hidden_size"
+            errors[name] = f"RoPE turns pairs: a head of {size} dimensions is odd"
+        if heads % groups:
+            errors["num_key_value_heads"] = f"{heads} heads cannot share {groups} key-value heads evenly"
+        if self.num_hidden_groups > self.num_hidden_layers:
+            errors["num_hidden_groups"] = f"{self.num_hidden_layers} layers cannot form {self.num_hidden_groups} groups"
+        return errors
 
 
 @dataclass(frozen=True)
@@ -232,6 +272,25 @@ class PretrainConfig(TrainingConfig):
     num_hidden_layers: int = param(6, "Layers.", minimum=1, maximum=256)
     num_attention_heads: int = param(8, "Query heads; divides the width.", minimum=1, maximum=256)
     num_key_value_heads: int = param(4, "Key and value heads; divides the query heads.", minimum=1, maximum=256)
+    position: str = param(
+        "rope",
+        "How a token knows where it stands: turned heads, a table, or a bias by distance.",
+        choices=VARIANTS["position"],
+    )
+    norm: str = param("rmsnorm", "What normalises the residual stream.", choices=VARIANTS["norm"])
+    mlp: str = param("swiglu", "The feed-forward layer: gated (swiglu) or plain.", choices=VARIANTS["mlp"])
+    bias: str = param(
+        "none", "Which linear layers have one: none, queries to values, or all.", choices=VARIANTS["bias"]
+    )
+    qk_norm: bool = param(False, "Normalise each head's queries and keys.")
+    head_dim: int = param(0, "Dimensions of a head; 0 divides the width by the heads.", minimum=0, maximum=1024)
+    num_hidden_groups: int = param(
+        0, "Layers that differ; the others share their weights. 0: all.", minimum=0, maximum=256
+    )
+    embedding_size: int = param(
+        0, "Width of the token embeddings before they are projected; 0: the model's.", minimum=0, maximum=16384
+    )
+    tie_word_embeddings: bool = param(True, "Predict with the embedding matrix itself.")
 
 
 STAGES: dict[str, type[TrainingConfig]] = {"sft": SFTConfig, "reward": RewardConfig, "ppo": PPOConfig}

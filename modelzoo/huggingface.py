@@ -1,8 +1,9 @@
-"""Hugging Face model directories of the Llama family: read theirs, write ours.
+"""Hugging Face model directories: read Llama's, Mistral's, Qwen2's, Qwen3's and GPT-2's, write all but the last.
 
 A checkpoint is such a directory already (docs/files.md), so exporting one is a verified copy without the manifest.
 """
 
+import dataclasses
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,35 +15,59 @@ from torch import Tensor
 from modelzoo.chat_template import PLAIN_TEMPLATE
 from modelzoo.checkpoint import CheckpointError, load_tensors, read_json, verify, write_whole
 from modelzoo.config import ConfigError
-from modelzoo.llama_json import config_from_json
+from modelzoo.config_json import config_from_json, family, variant
 from modelzoo.tokenizer import (
     HuggingFaceTokenizer,
     SpecialTokens,
     Tokenizer,
     TokenizerError,
+    add_control_token,
     control_tokens_of,
     free_special_token,
     load_tokenizer,
 )
 from modelzoo.transformer import Transformer
 
+GPT2_NAMES = {
+    "wte.weight": "model.embed_tokens.weight",
+    "wpe.weight": "model.embed_positions.weight",
+    "ln_f.weight": "model.norm.weight",
+    "ln_f.bias": "model.norm.bias",
+    "lm_head.weight": "lm_head.weight",
+}
+GPT2_LAYER_NAMES = {
+    "ln_1": "input_layernorm",
+    "attn.c_proj": "self_attn.o_proj",
+    "ln_2": "post_attention_layernorm",
+    "mlp.c_fc": "mlp.up_proj",
+    "mlp.c_proj": "mlp.down_proj",
+}
+PAD = "<|pad|>"  # added where a tokenizer has nothing to pad with
+
 
 def read_huggingface(directory: Path | str) -> tuple[Transformer, Tokenizer]:
-    """A Llama directory (config.json, safetensors in one file or shards, tokenizer.json) in float32.
+    """A directory with config.json, safetensors in one file or shards, and tokenizer.json, in float32.
 
-    Raises CheckpointError on what is missing, broken, or not a plain Llama.
+    Raises CheckpointError on what is missing, broken, or no model that this transformer computes.
     """
     directory = Path(directory)
     raw = read_json(directory, "config.json")
     try:
         config = config_from_json(raw)
         tokenizer = _read_tokenizer(directory, raw)
+        tensors = {name: tensor.float() for name, tensor in _read_tensors(directory).items()}
+        if raw.get("model_type") == "gpt2":
+            tensors = _from_gpt2(tensors)
     except (ConfigError, TokenizerError) as error:
         raise CheckpointError(f"{directory}: {error}") from error
-    tensors = {name: tensor.float() for name, tensor in _read_tensors(directory).items()}
     tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith("rotary_emb.inv_freq")}
     if config.tie_word_embeddings:
         tensors.pop("lm_head.weight", None)  # some files repeat the embedding
+    if tokenizer.special.pad == PAD and tokenizer.pad_id == config.vocab_size:  # added by _read_tokenizer
+        tensors = {
+            n: _with_mean(t) if n.endswith(("embed_tokens.weight", "lm_head.weight")) else t for n, t in tensors.items()
+        }
+        config = dataclasses.replace(config, vocab_size=config.vocab_size + 1)
     with torch.device("meta"):
         model = Transformer(config)
     try:
@@ -54,15 +79,54 @@ def read_huggingface(directory: Path | str) -> tuple[Transformer, Tokenizer]:
 
 
 def export_huggingface(checkpoint: Path | str, directory: Path | str) -> None:
-    """Write a verified checkpoint as a plain Hugging Face directory. Raises CheckpointError."""
+    """Write a verified checkpoint as a plain Hugging Face directory.
+
+    Raises CheckpointError, also on a variant that transformers has no name for.
+    """
     checkpoint = Path(checkpoint)
     files = verify(checkpoint)["files"]
+    try:
+        config = config_from_json(read_json(checkpoint, "config.json"))
+    except ConfigError as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from error
+    if family(config) is None:
+        raise CheckpointError(
+            f"{checkpoint} is of a variant that transformers has no name for ({variant(config)}): "
+            "it cannot be exported as a Hugging Face directory"
+        )
 
     def write(temporary: Path) -> None:
         for name in files:
             shutil.copyfile(checkpoint / name, temporary / name)
 
     write_whole(directory, write)
+
+
+def _from_gpt2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """GPT-2's weights under our names; its linear layers keep the transpose, queries, keys and values in one matrix."""
+    ours: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        name = name.removeprefix("transformer.")
+        if name in GPT2_NAMES:
+            ours[GPT2_NAMES[name]] = tensor
+        elif not name.endswith((".attn.bias", ".attn.masked_bias")):  # these are causal masks
+            number, _, rest = name.removeprefix("h.").partition(".")
+            part, _, kind = rest.rpartition(".")
+            tensor = tensor.T.contiguous() if tensor.dim() == 2 else tensor
+            layer = f"model.layers.{number}"
+            if part == "attn.c_attn":
+                for projection, third in zip(("q_proj", "k_proj", "v_proj"), tensor.chunk(3), strict=True):
+                    ours[f"{layer}.self_attn.{projection}.{kind}"] = third.clone()
+            elif part in GPT2_LAYER_NAMES:
+                ours[f"{layer}.{GPT2_LAYER_NAMES[part]}.{kind}"] = tensor
+            else:
+                raise ConfigError({name: "is no tensor of GPT-2"})
+    return ours
+
+
+def _with_mean(rows: Tensor) -> Tensor:
+    """One row more, the mean of the others: a model gives such a token at most the share 1/V (Hewitt 2021)."""
+    return torch.cat([rows, rows.mean(0, keepdim=True)])
 
 
 def _read_tensors(directory: Path) -> dict[str, Tensor]:
@@ -100,7 +164,10 @@ def _read_tokenizer(directory: Path, config: Mapping[str, Any]) -> Tokenizer:
     template = _chat_template(directory, named)
     bos, pad = _content(named.get("bos_token")), _content(named.get("pad_token"))
     if pad is None or pad in (eos, *stop):
-        pad = free_special_token(control, used=(eos, bos, *stop), template=template)
+        try:
+            pad = free_special_token(control, used=(eos, bos, *stop), template=template)
+        except TokenizerError:
+            definition, pad = add_control_token(definition, PAD), PAD
     return HuggingFaceTokenizer(definition, SpecialTokens(eos=eos, pad=pad, bos=bos, stop=stop), template)
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modelzoo.batches import Example
-from modelzoo.transformer import RewardModel
+from modelzoo.transformer import Decoder, RewardModel
 
 
 def shared_scores(reward_model: RewardModel, rankings: Sequence[Sequence[Example]]) -> list[Tensor]:
@@ -29,7 +29,7 @@ def shared_scores(reward_model: RewardModel, rankings: Sequence[Sequence[Example
         rows = [example.tokens for example in examples]
         start, prefix = len(tokens), common_prefix(rows)
         rests = [row[len(prefix) :] for row in rows]
-        branches.append(Branches(len(prefix), [len(rest) for rest in rests], device))
+        branches.append(Branches(reward_model.model, len(prefix), [len(rest) for rest in rests], device))
         tokens += prefix
         positions += range(len(prefix))
         for rest in rests:
@@ -60,7 +60,7 @@ def common_prefix(rows: Sequence[list[int]]) -> list[int]:
 class Branches:
     """Attention of a prefix of P columns and of K branches that continue it, laid end to end: N columns in all."""
 
-    def __init__(self, prefix: int, branches: Sequence[int], device: torch.device) -> None:
+    def __init__(self, decoder: Decoder, prefix: int, branches: Sequence[int], device: torch.device) -> None:
         self.prefix, self.rows, self.longest = prefix, len(branches), max(branches)
         self.columns = prefix + sum(branches)
         lengths = torch.tensor(branches, device=device)[:, None]  # (K, 1)
@@ -69,21 +69,28 @@ class Branches:
         # What fills a branch behind its end is some column that exists: no real column looks there.
         self.padded = (starts + step).clamp(max=sum(branches) - 1).flatten()  # (K * R,)
         self.real = (step < lengths).flatten().nonzero()[:, 0]  # (N - P,)
-        self.visible = torch.ones(self.longest, prefix + self.longest, dtype=torch.bool, device=device).tril(prefix)
+        column = torch.arange(prefix + self.longest, device=device)
+        distance = column[:, None] - column
+        self.visible = (distance >= 0)[None, None]
+        self.sees_all = decoder.config.sees_all
+        if not self.sees_all:
+            self.visible = decoder.near(self.visible, distance[None, None])
 
     def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """(1, H, N, E), (1, G, N, E) twice -> (1, H, N, E)."""
         parts = (queries, keys, values)
         mixed = []
         if self.prefix:
-            mixed.append(_attention(*(part[:, :, : self.prefix] for part in parts), is_causal=True))
+            before = None if self.sees_all else self.visible[:, :, : self.prefix, : self.prefix]
+            beginning = (part[:, :, : self.prefix] for part in parts)
+            mixed.append(_attention(*beginning, attn_mask=before, is_causal=before is None))
         if self.longest:
             own, own_keys, own_values = (self._spread(part[0, :, self.prefix :]) for part in parts)
             seen = (
                 torch.cat([part[:, :, : self.prefix].expand(self.rows, -1, -1, -1), rest], dim=2)
                 for part, rest in ((keys, own_keys), (values, own_values))
             )
-            rows = _attention(own, *seen, attn_mask=self.visible)  # (K, H, R, E)
+            rows = _attention(own, *seen, attn_mask=self.visible[:, :, self.prefix :])  # (K, H, R, E)
             mixed.append(rows.transpose(0, 1).flatten(1, 2).index_select(1, self.real)[None])
         return torch.cat(mixed, dim=2)
 
@@ -105,5 +112,5 @@ class SideBySide:
         return torch.cat([group(*part) for group, part in zip(self.groups, parts, strict=True)], dim=2)
 
 
-def _attention(queries: Tensor, keys: Tensor, values: Tensor, **options: Tensor | bool) -> Tensor:
+def _attention(queries: Tensor, keys: Tensor, values: Tensor, **options: Tensor | bool | None) -> Tensor:
     return F.scaled_dot_product_attention(queries, keys, values, enable_gqa=True, **options)  # type: ignore[arg-type]

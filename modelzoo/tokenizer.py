@@ -166,6 +166,13 @@ def control_tokens_of(definition: str) -> dict[str, int]:
     return _control_tokens(_parse(definition))
 
 
+def add_control_token(definition: str, name: str) -> str:
+    """The `tokenizer.json` with one more special token, behind all others. Raises TokenizerError."""
+    tokenizer = _parse(definition)
+    tokenizer.add_special_tokens([name])
+    return str(tokenizer.to_str(pretty=True))
+
+
 def _parse(definition: str) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_str(definition)

@@ -1,11 +1,13 @@
-"""A decoder of the Llama family with Hugging Face's parameter names, and the same trunk with a scalar head.
+"""A decoder with Hugging Face's parameter names, and the same trunk with a scalar head.
 
-RMSNorm, RoPE that rotates halves, SwiGLU, grouped-query attention, tied or untied embeddings. Shapes: B rows, T columns
-of tokens, D width, V vocabulary, H heads, G key-value heads, E dimensions a head, L layers.
+By default a Llama: RMSNorm, RoPE that rotates halves, SwiGLU, grouped-query attention. Fields of `ModelConfig` make it
+GPT-2, Qwen, Mistral, or a mixture. Shapes: B rows, T columns of tokens, S columns that these may look at, D width,
+V vocabulary, H heads, G key-value heads, E dimensions a head, L layers.
 """
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,13 @@ from modelzoo.kv_cache import KVCache
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Queries (B, H, T, E), keys and values (B, G, T, E) -> (B, H, T, E): attention that is not simply causal."""
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "swiglu": F.silu,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+}
 
 
 class RMSNorm(nn.Module):
@@ -30,6 +39,12 @@ class RMSNorm(nn.Module):
         x32 = x.float()
         x32 = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
         return self.weight * x32.to(x.dtype)
+
+
+def make_norm(config: ModelConfig) -> nn.Module:
+    """What normalises the stream before each part of a layer."""
+    kind = RMSNorm if config.norm == "rmsnorm" else nn.LayerNorm
+    return kind(config.hidden_size, config.rms_norm_eps)
 
 
 def rotary_angles(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -47,31 +62,44 @@ def rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
+def alibi_slopes(heads: int) -> list[float]:
+    """Each head's slope: 2^(-8/H), 2^(-16/H), ...; if H is no power of 2, filled up from twice as many (Press 2022)."""
+    power = 2 ** (heads.bit_length() - 1)
+    slopes = [2 ** (-8 * (head + 1) / power) for head in range(power)]
+    return slopes + [2 ** (-4 * (2 * head + 1) / power) for head in range(heads - power)]
+
+
 class Attention(nn.Module):
     """Causal self-attention; H query heads share G key-value heads."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.head_dim = config.head_dim
+        width, bias = config.hidden_size, config.bias
+        query_width = config.num_attention_heads * config.head_dim
         key_value_width = config.num_key_value_heads * config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, key_value_width, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, key_value_width, bias=False)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.q_proj = nn.Linear(width, query_width, bias=bias != "none")
+        self.k_proj = nn.Linear(width, key_value_width, bias=bias != "none")
+        self.v_proj = nn.Linear(width, key_value_width, bias=bias != "none")
+        self.o_proj = nn.Linear(query_width, width, bias=bias == "all")
+        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
 
     def forward(
         self,
         x: Tensor,
-        angles: tuple[Tensor, Tensor],
+        angles: tuple[Tensor, Tensor] | None,
         visible: Tensor | None,
         cache: KVCache | None,
         layer: int,
         attend: Attend | None,
     ) -> Tensor:
         heads = (*x.shape[:2], -1, self.head_dim)
-        queries = rotate(self.q_proj(x).view(heads).transpose(1, 2), angles)  # (B, H, T, E)
-        keys = rotate(self.k_proj(x).view(heads).transpose(1, 2), angles)  # (B, G, T, E)
+        queries = self.q_norm(self.q_proj(x).view(heads)).transpose(1, 2)  # (B, H, T, E)
+        keys = self.k_norm(self.k_proj(x).view(heads)).transpose(1, 2)  # (B, G, T, E)
         values = self.v_proj(x).view(heads).transpose(1, 2)  # (B, G, T, E)
+        if angles is not None:
+            queries, keys = rotate(queries, angles), rotate(keys, angles)
         if cache is not None:
             keys, values = cache.append(layer, keys, values)
         if attend is not None:
@@ -81,21 +109,25 @@ class Attention(nn.Module):
             mixed = F.scaled_dot_product_attention(
                 queries, keys, values, attn_mask=visible, is_causal=causal, enable_gqa=True
             )
-        output: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(x.shape))
+        output: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return output
 
 
 class MLP(nn.Module):
-    """SwiGLU (Shazeer 2020)."""
+    """SwiGLU (Shazeer 2020), or one activation without a gate."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.activation, self.gated = ACTIVATIONS[config.mlp], config.mlp == "swiglu"
+        bias = config.bias == "all"
+        if self.gated:
+            self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=bias)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=bias)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        inner = self.activation(self.gate_proj(x)) * self.up_proj(x) if self.gated else self.activation(self.up_proj(x))
+        output: Tensor = self.down_proj(inner)
         return output
 
 
@@ -104,15 +136,15 @@ class Layer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.input_layernorm = make_norm(config)
         self.self_attn = Attention(config)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = make_norm(config)
         self.mlp = MLP(config)
 
     def forward(
         self,
         x: Tensor,
-        angles: tuple[Tensor, Tensor],
+        angles: tuple[Tensor, Tensor] | None,
         visible: Tensor | None,
         cache: KVCache | None,
         layer: int,
@@ -129,14 +161,20 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
+        if config.embedding_size != config.hidden_size:  # the embedding matrix is a product (Lan et al. 2020)
+            self.embed_proj = nn.Linear(config.embedding_size, config.hidden_size, bias=False)
+        if config.position == "learned":
+            self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_groups))
+        self.norm = make_norm(config)
         # GPT-2's scheme: N(0, 0.02), and what writes to the residual stream smaller by sqrt(2L).
         residual = 0.02 / math.sqrt(2 * config.num_hidden_layers)
         for name, weight in self.named_parameters():
             if weight.dim() == 2:
                 nn.init.normal_(weight, std=residual if name.endswith(("o_proj.weight", "down_proj.weight")) else 0.02)
+            elif name.endswith(".bias"):
+                nn.init.zeros_(weight)
 
     def forward(
         self,
@@ -151,21 +189,43 @@ class Decoder(nn.Module):
             positions = new.cumsum(1) - new.long()  # pads count for nothing, wherever they stand
             if cache is not None:
                 positions = positions + cache.real[:, None]
+        seen = new
         if cache is not None:
             cache.admit(new)
-            visible = (
-                _visible(cache.mask[:, : cache.length], tokens.shape[1])
-                if cache.padded or tokens.shape[1] > 1
-                else None
-            )
-        else:
-            visible = None if mask is None else _visible(new, tokens.shape[1])
+            seen = cache.mask[:, : cache.length]
+        causal = mask is None if cache is None else not cache.padded and tokens.shape[1] == 1
+        visible: Tensor | None = None
+        if attend is None and not (causal and self.config.sees_all):
+            visible = _visible(seen, tokens.shape[1])
+            if not self.config.sees_all:
+                key_positions = positions if cache is None else seen.cumsum(1) - seen.long()
+                visible = self.near(visible, positions[:, None, :, None] - key_positions[:, None, None, :])
         x = self.embed_tokens(tokens)
-        angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
-        for number, layer in enumerate(self.layers):
+        angles = None
+        if self.config.embedding_size != self.config.hidden_size:
+            x = self.embed_proj(x)
+        if self.config.position == "learned":
+            x = x + self.embed_positions(positions * new)  # a pad behind the last position has none
+        elif self.config.position == "rope":
+            angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
+        for number in range(self.config.num_hidden_layers):
+            layer = self.layers[number * self.config.num_hidden_groups // self.config.num_hidden_layers]
             x = layer(x, angles, visible, cache, number, attend)
         states: Tensor = self.norm(x)
         return states
+
+    def near(self, visible: Tensor, distance: Tensor) -> Tensor:
+        """`visible` (B, 1, T, S) less what lies outside the window; with ALiBi as a bias (B, H, T, S) on the scores.
+
+        `distance` (B, 1, T, S) counts the tokens from a key to its query.
+        """
+        if self.config.sliding_window:
+            visible = visible & (distance < self.config.sliding_window)
+        if self.config.position != "alibi":
+            return visible
+        dtype, device = self.embed_tokens.weight.dtype, distance.device
+        slopes = torch.tensor(alibi_slopes(self.config.num_attention_heads), dtype=dtype, device=device)
+        return (-distance * slopes[:, None, None]).masked_fill(~visible, -math.inf)
 
 
 def _visible(mask: Tensor, queries: int) -> Tensor:
@@ -187,8 +247,11 @@ class Transformer(nn.Module):
         self.config = config
         self.model = Decoder(config)
         if not config.tie_word_embeddings:
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            self.lm_head = nn.Linear(config.embedding_size, config.vocab_size, bias=False)
             nn.init.normal_(self.lm_head.weight, std=0.02)
+            if config.embedding_size != config.hidden_size:
+                self.head_proj = nn.Linear(config.hidden_size, config.embedding_size, bias=False)
+                nn.init.normal_(self.head_proj.weight, std=0.02)
 
     def hidden(
         self,
@@ -208,7 +271,10 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
-        head = self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head
+        tied = self.config.tie_word_embeddings
+        if self.config.embedding_size != self.config.hidden_size:
+            hidden = hidden @ self.model.embed_proj.weight if tied else self.head_proj(hidden)
+        head = self.model.embed_tokens if tied else self.lm_head
         return F.linear(hidden, head.weight)
 
     def forward(

@@ -21,6 +21,8 @@ from modelzoo.checkpoint import (
     verify,
     write_directory_atomically,
 )
+from modelzoo.tests.test_variants import VARIANTS, wilder
+from modelzoo.tests.test_variants import config as variant
 from modelzoo.tokenizer import Tokenizer
 from modelzoo.transformer import RewardModel, Transformer
 
@@ -57,6 +59,51 @@ def test_a_reward_model_keeps_its_head_and_offset(policy: Transformer, tokenizer
     ids, mask = torch.arange(12)[None], torch.ones(1, 12, dtype=torch.bool)
     assert loaded(ids, mask).equal(reward(ids, mask))
     assert loaded.score_offset == 0.1 + 0.2
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_comes_back_as_a_policy_and_as_a_reward_model(
+    name: str, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    model = wilder(Transformer(variant(name, vocab_size=tokenizer.vocab_size))).requires_grad_(False)
+    ids, mask = torch.arange(12)[None], torch.ones(1, 12, dtype=torch.bool)
+    save_checkpoint(tmp_path / "policy", model, tokenizer, kind="base")
+    loaded, _, _ = load_policy(tmp_path / "policy")
+    assert loaded.config == model.config and loaded(ids).equal(model(ids))
+    reward = RewardModel.from_policy(model, torch.Generator().manual_seed(0))
+    save_checkpoint(tmp_path / "reward", reward, tokenizer, kind="reward")
+    assert load_reward_model(tmp_path / "reward")[0](ids, mask).equal(reward(ids, mask))
+
+
+def test_a_checkpoint_from_before_there_were_variants_still_loads(
+    policy_directory: Path, policy: Transformer, tmp_path: Path
+) -> None:
+    old = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "vocab_size": policy.config.vocab_size,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "rope_theta": 10000.0,
+        "rms_norm_eps": 1e-05,
+        "tie_word_embeddings": True,
+        "head_dim": 8,
+        "rope_scaling": None,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 3,
+        "torch_dtype": "float32",
+    }
+    directory = resealed(policy_directory, tmp_path / "old", lambda d: (d / "config.json").write_text(json.dumps(old)))
+    loaded, _, _ = load_policy(directory)
+    assert loaded.config == policy.config and loaded(torch.arange(9)[None]).equal(policy(torch.arange(9)[None]))
 
 
 def test_equal_models_have_equal_hashes(policy: Transformer, tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -166,7 +213,7 @@ def poison(directory: Path) -> None:
         (rewrite_config(num_hidden_layers=3), "the weights are not those of config.json"),
         (rewrite_config(intermediate_size=64), "the weights are not those of config.json"),
         (rewrite_config(vocab_size=100), "tokens do not fit a model of 100"),
-        (rewrite_config(hidden_size=33), "hidden_size: 33 is not divisible"),
+        (rewrite_config(hidden_size=33, head_dim=None), "hidden_size: 33 is not divisible"),
         (rewrite_config(hidden_size="wide"), "hidden_size: must be a whole number"),
         (rewrite_config(hidden_act="gelu"), "hidden_act: must be 'silu'"),
         (rewrite_config(rope_scaling={"rope_type": "yarn"}), "only plain RoPE"),

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from modelzoo.checkpoint import CheckpointError, load_policy, load_tensors, save_checkpoint, save_tensors
+from modelzoo.config import SamplingConfig
 from modelzoo.huggingface import export_huggingface, read_huggingface
 from modelzoo.import_model import import_model
+from modelzoo.sampler import generate, row_generators
 from modelzoo.tests.test_transformer import wild
 from modelzoo.tokenizer import Tokenizer
 from modelzoo.transformer import RewardModel, Transformer
@@ -63,6 +65,112 @@ def test_their_directory_gives_their_logits_and_a_padding_of_its_own(theirs: Pat
     assert tokenizer.stop_ids == (1, 2)  # both that config.json names
     assert tokenizer.pad_id == tokenizer.control_tokens["<pad>"]
     assert manifest["params"] == {"imported_from": "theirs"} and manifest["languages"] == ["en"]
+
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "llama": {"attention_bias": True, "mlp_bias": True},
+    "mistral": {"sliding_window": 5, "head_dim": 12},
+    "qwen2": {"rope_theta": 1e6, "tie_word_embeddings": True},
+    "qwen3": {"head_dim": 12},
+    "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "vocab_size": 310},
+}
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request: pytest.FixtureRequest, tokenizer: Tokenizer, tmp_path: Path) -> tuple[str, Path, Any]:
+    """A directory of each model type as transformers writes it, and transformers' own model."""
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    sizes = {} if request.param == "gpt2" else SIZES | {"vocab_size": tokenizer.vocab_size}
+    config = AutoConfig.for_model(request.param, **sizes, **LAYOUTS[request.param])
+    config.eos_token_id = 2
+    model = wild(AutoModelForCausalLM.from_config(config)).eval()
+    model.save_pretrained(tmp_path / "theirs")
+    (tmp_path / "vocabulary").mkdir()
+    tokenizer.save(tmp_path / "vocabulary")
+    fast = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "vocabulary/tokenizer.json"), eos_token="<|end|>")
+    fast.save_pretrained(tmp_path / "theirs")
+    return request.param, tmp_path / "theirs", model
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
+def test_every_layout_gives_the_logits_of_transformers(
+    layout: tuple[str, Path, Any], dtype: torch.dtype, limit: float
+) -> None:
+    _, directory, theirs = layout
+    ours, theirs = read_huggingface(directory)[0].to(dtype), theirs.to(dtype)
+    ids = torch.randint(0, 310, (3, 20), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    mask[0, :6] = mask[1, :1] = False
+    with torch.no_grad():
+        expected = theirs(ids).logits
+        assert (ours(ids) - expected).abs().max() < limit and expected.std() > 0.5
+        expected = theirs(ids, attention_mask=mask.long(), position_ids=(mask.cumsum(1) - 1).clamp(min=0)).logits
+        assert (ours(ids, mask=mask) - expected)[mask].abs().max() < limit
+
+
+def test_every_layout_gives_the_greedy_tokens_of_transformers(layout: tuple[str, Path, Any]) -> None:
+    _, directory, theirs = layout
+    model, tokenizer = read_huggingface(directory)
+    prompts = [IDS[0].tolist(), [8], IDS[0, :4].tolist()]
+    greedy = SamplingConfig(temperature=0, max_new_tokens=12)
+    rows = generate(model, prompts, 1, greedy, tokenizer.stop_ids, tokenizer.pad_id, row_generators(0, 3))
+    for prompt, [row] in zip(prompts, rows, strict=True):
+        ids = torch.tensor([prompt])
+        options = {"do_sample": False, "max_new_tokens": 12, "pad_token_id": 3}
+        continued = theirs.generate(ids, attention_mask=torch.ones_like(ids), **options)
+        assert row.token_ids == continued[0, len(prompt) :].tolist()
+
+
+def test_every_layout_but_gpt2_goes_back_as_what_it_was(layout: tuple[str, Path, Any], tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    model_type, directory, theirs = layout
+    import_model(directory, tmp_path / "ours", languages=["en"])
+    if model_type == "gpt2":
+        with pytest.raises(CheckpointError, match="no name for .position=learned, norm=layernorm, mlp=gelu_tanh"):
+            export_huggingface(tmp_path / "ours", tmp_path / "export")
+        return
+    export_huggingface(tmp_path / "ours", tmp_path / "export")
+    assert AutoConfig.from_pretrained(tmp_path / "export").model_type == model_type
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "export")
+    assert (again(IDS).logits - theirs(IDS).logits).abs().max() < 1e-5
+
+
+def test_a_tokenizer_without_anything_to_pad_with_gets_a_token_that_changes_nothing(tmp_path: Path) -> None:
+    """As GPT-2's, whose one special token is its end."""
+    from tokenizers import Tokenizer as Definition
+    from tokenizers import decoders, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    definition = Definition(models.BPE({token: i for i, token in enumerate(alphabet)}, []))
+    definition.pre_tokenizer, definition.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
+    PreTrainedTokenizerFast(tokenizer_object=definition, eos_token="<|endoftext|>").save_pretrained(tmp_path / "gpt2")
+    size = len(alphabet) + 1
+    theirs = wild(
+        GPT2LMHeadModel(GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=4, eos_token_id=size - 1))
+    ).eval()
+    theirs.save_pretrained(tmp_path / "gpt2")
+    model, tokenizer = read_huggingface(tmp_path / "gpt2")
+    assert (tokenizer.eos_id, tokenizer.pad_id, model.config.vocab_size) == (size - 1, size, size + 1)
+    ids = torch.tensor([tokenizer.encode("안녕 cat")])
+    logits = model(ids)
+    assert (logits[..., :size] - theirs(ids).logits).abs().max() < 1e-4
+    assert logits.softmax(-1)[..., size].max() <= 1 / size  # never above the average token
+    import_model(tmp_path / "gpt2", tmp_path / "ours", languages=["en"])
+    assert load_policy(tmp_path / "ours")[0](ids).equal(logits)
 
 
 def test_our_export_opens_in_transformers_with_equal_logits_and_ids(
@@ -122,10 +230,15 @@ def edit(name: str, **changes: Any) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (edit("config.json", model_type="mistral"), "model_type: must be 'llama', not 'mistral'"),
-        (edit("config.json", attention_bias=True), "attention_bias: must be False"),
+        (edit("config.json", model_type="gemma"), "model_type: must be one of llama, mistral, .*, not 'gemma'"),
+        (edit("config.json", attention_bias=True), "mlp_bias: must be what attention_bias is, True"),
+        (edit("config.json", model_type="qwen2", use_sliding_window=True), "use_sliding_window: must be False"),
+        (edit("config.json", model_type="qwen3", attention_bias=True), "attention_bias: must be False"),
+        (edit("config.json", layer_types=["sliding_attention", "full_attention"]), "layer_types: only layers"),
+        (edit("config.json", model_type="gpt2"), "hidden_size: is missing"),
         (edit("config.json", rope_parameters={"rope_type": "llama3", "rope_theta": 1.0}), "only plain RoPE"),
-        (edit("config.json", head_dim=4), "head_dim: must be"),
+        (edit("config.json", head_dim=4), "the weights are not those of config.json"),
+        (edit("config.json", head_dim=7), "head_dim: RoPE turns pairs: a head of 7"),
         (edit("config.json", hidden_size=None), "hidden_size: is missing"),
         (edit("model.safetensors.index.json", weight_map={"a": "../other.safetensors"}), "names a file outside"),
         (edit("model.safetensors.index.json", weight_map=None), "has no weight_map"),

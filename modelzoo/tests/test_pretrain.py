@@ -74,9 +74,21 @@ def test_a_model_from_scratch_must_state_its_languages(pretrained: Pretrain) -> 
     assert done.code == 2 and '"languages"' in done.message
 
 
+def test_a_model_from_scratch_can_be_of_any_variant(pretrained: Pretrain) -> None:
+    gpt2 = {"position": "learned", "norm": "layernorm", "mlp": "gelu_tanh", "bias": "all", "num_key_value_heads": 4}
+    albert = {"num_hidden_groups": 1, "embedding_size": 16, "tie_word_embeddings": False}
+    done = pretrained(params=TINY | gpt2 | albert)
+    assert done.code == 0 and done.series("loss")[-1] < done.series("loss")[0] - 1
+    model, _, _ = load_policy(done.out / "model")
+    assert {name: getattr(model.config, name) for name in gpt2 | albert} == gpt2 | albert
+    assert pretrained("alibi", params=TINY | {"position": "alibi", "qk_norm": True, "head_dim": 12}).code == 0
+
+
 def test_a_shape_that_cannot_be_is_refused(pretrained: Pretrain) -> None:
     done = pretrained(params=TINY | {"num_attention_heads": 5})
     assert done.code == 2 and "32 is not divisible by 5 heads" in done.message
+    done = pretrained(params=TINY | {"position": "sinusoidal"})
+    assert done.code == 2 and "position: must be one of rope, learned, alibi" in done.message
 
 
 def test_documents_and_dialogues_end_and_nothing_else_is_added(tokenizer: Tokenizer, tmp_path: Path) -> None:
