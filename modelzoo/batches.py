@@ -7,6 +7,8 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from modelzoo.transformer import Attend
+
 Item = TypeVar("Item")
 
 
@@ -19,6 +21,11 @@ class Example(NamedTuple):
     @property
     def tokens(self) -> list[int]:
         return self.prompt + self.response
+
+
+def length_of(example: Example) -> int:
+    """Tokens of prompt and response."""
+    return len(example.prompt) + len(example.response)
 
 
 class Ranking(NamedTuple):
@@ -35,10 +42,27 @@ class Batch(NamedTuple):
     mask: Tensor  # (B, T) bool: real tokens
     response: Tensor  # (B, T) bool: tokens the assistant said, its end-of-turn token included
 
+    @property
+    def positions(self) -> None:
+        """As they come: a row is one sequence."""
+
+    @property
+    def attend(self) -> None:
+        """Causal attention."""
+
     def trimmed(self) -> "Batch":
         """Without columns that are padding in every row."""
         length = int(self.mask.sum(dim=1).max())
         return Batch(*(tensor[:, :length] for tensor in self))
+
+
+class Packed(NamedTuple):
+    """Sequences one behind another in one row, without padding; `attend` keeps them apart."""
+
+    tokens: Tensor  # (1, T) long
+    response: Tensor  # (1, T) bool
+    positions: Tensor  # (1, T) long: from 0 in each sequence
+    attend: Attend
 
 
 def collate(examples: Sequence[Example], pad_id: int, device: torch.device | str = "cpu") -> Batch:

@@ -1,4 +1,4 @@
-"""Commands around models that are not training: import, export, tokenizer, dialogues, sample, verify."""
+"""Commands around models that are not training: import, export, tokenizer, shards, dialogues, sample, verify."""
 
 import argparse
 import csv
@@ -15,7 +15,8 @@ from modelzoo.dialogues import read_dialogues, write_dialogues
 from modelzoo.huggingface import export_huggingface
 from modelzoo.import_model import import_model
 from modelzoo.sampler import PromptError, Sampler
-from modelzoo.tokenizer import TokenizerError, train_sentencepiece
+from modelzoo.shards import SHARD_TOKENS, write_shards
+from modelzoo.tokenizer import TokenizerError, load_tokenizer, train_sentencepiece
 
 UNUSABLE = (ConfigError, CheckpointError, TokenizerError, SnapshotError, PromptError, OSError, FloatingPointError)
 
@@ -99,6 +100,25 @@ def _texts(path: Path, columns: list[str]) -> Iterator[str]:
         raise TokenizerError(f"{path} is neither CSV nor JSONL with one object a line: {error}") from error
 
 
+def _shards_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", type=Path, help="where to write the shards; give it to pretrain as its corpus")
+    parser.add_argument(
+        "--corpus", type=Path, action="append", required=True, help='JSONL with "text" or "messages"; repeatable'
+    )
+    parser.add_argument("--tokenizer", type=Path, required=True, help="a directory with a tokenizer")
+    parser.add_argument("--shard-tokens", type=int, default=SHARD_TOKENS, help=f"default: {SHARD_TOKENS:,} a file")
+
+
+def _shards(arguments: argparse.Namespace) -> int:
+    if arguments.shard_tokens < 1:
+        raise ConfigError({"shard-tokens": f"must be at least 1, not {arguments.shard_tokens}"})
+    tokenizer = load_tokenizer(arguments.tokenizer)
+    manifest = write_shards(arguments.corpus, tokenizer, arguments.directory, arguments.shard_tokens)
+    tokens = manifest["tokens"]
+    print(f"{arguments.directory}: {tokens['train']} tokens to train on, {tokens['heldout']} held out")
+    return 0
+
+
 def _sample_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("prompt", help="what the user says")
@@ -155,6 +175,7 @@ COMMANDS = {
     "import": Command("make a checkpoint of a model from elsewhere", _import_arguments, _import),
     "export": Command("write a checkpoint as a Hugging Face directory", _export_arguments, _export),
     "tokenizer": Command("train a sentencepiece tokenizer", _tokenizer_arguments, _tokenizer),
+    "shards": Command("tokenise a corpus into files that pretraining maps into memory", _shards_arguments, _shards),
     "dialogues": Command("turn two columns of a CSV into a corpus and a snapshot", _dialogues_arguments, _dialogues),
     "sample": Command("complete a prompt", _sample_arguments, _sample),
     "verify": Command("check a checkpoint against its manifest", _verify_arguments, _verify),

@@ -167,6 +167,9 @@ class SFTConfig(TrainingConfig):
     batch_size: int = param(8, "Demonstrations per optimizer step.", minimum=1, maximum=4096)
     warmup_ratio: float = param(0.0, "Share of steps in which the learning rate rises.", minimum=0.0, maximum=0.9)
     final_lr_ratio: float = param(0.1, "The cosine schedule ends at this share of the peak.", minimum=0.0, maximum=1.0)
+    packing: bool = param(
+        True, "Demonstrations stand one behind another in a row instead of being padded: faster, same result."
+    )
 
 
 @dataclass(frozen=True)
@@ -265,8 +268,13 @@ class PretrainConfig(TrainingConfig):
     )
     batch_size: int = param(16, "Windows per optimizer step.", minimum=1, maximum=4096)
     epochs: int = param(1, "Passes over the corpus.", minimum=1, maximum=1000)
+    schedule: str = param(
+        "cosine", "How the learning rate falls: all along, or late (warm-up, stable, decay).", choices=("cosine", "wsd")
+    )
     warmup_ratio: float = param(0.02, "Share of steps in which the learning rate rises.", minimum=0.0, maximum=0.9)
-    final_lr_ratio: float = param(0.1, "The cosine schedule ends at this share of the peak.", minimum=0.0, maximum=1.0)
+    decay_ratio: float = param(0.2, "Share of steps in which the wsd schedule falls.", minimum=0.0, maximum=1.0)
+    final_lr_ratio: float = param(0.1, "The schedule ends at this share of the peak.", minimum=0.0, maximum=1.0)
+    evaluate_every: int = param(500, "Steps between measurements of the held-out loss.", minimum=1, maximum=1_000_000)
     hidden_size: int = param(256, "Width of the model.", minimum=2, maximum=16384)
     intermediate_size: int = param(688, "Width of the feed-forward layers.", minimum=1, maximum=65536)
     num_hidden_layers: int = param(6, "Layers.", minimum=1, maximum=256)

@@ -5,20 +5,20 @@ bits: KL is exactly 0 and the ratio exactly 1 before the first update. The head 
 chunks: a (B, T, V) tensor never exists.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from modelzoo.batches import Batch, Example, collate, micro_batches
+from modelzoo.batches import Batch, Packed
 from modelzoo.transformer import RewardModel, Transformer
 
 CHUNK = 1024  # tokens whose logits are held at once: 200 MB at a vocabulary of 49,152
 
 
-def response_logprobs(policy: Transformer, batch: Batch, *, temperature: float = 1.0) -> Tensor:
+def response_logprobs(policy: Transformer, batch: Batch | Packed, *, temperature: float = 1.0) -> Tensor:
     """log pi(token | what precedes it) at response tokens, (B, T), 0 elsewhere; logits are divided by `temperature`."""
     (logprobs,) = _at_responses(_logprobs, policy, batch, temperature)
     return logprobs
@@ -34,21 +34,13 @@ def response_logprobs_and_entropy(policy: Transformer, batch: Batch, *, temperat
 
 
 @torch.no_grad()
-def mean_loss(
-    policy: Transformer,
-    examples: Sequence[Example],
-    pad_id: int,
-    *,
-    size: int,
-    device: torch.device,
-    pause: Callable[[], None],
-) -> float:
-    """Mean negative log-probability of a response token over all examples, `size` rows at once; `pause` may raise."""
+def summed_loss(policy: Transformer, batches: Iterable[Batch | Packed], pause: Callable[[], None]) -> float:
+    """The negative log-probability of all response tokens; `pause` comes before each batch and may raise."""
     total = 0.0
-    for part in micro_batches(examples, size, lambda example: len(example.tokens)):
+    for batch in batches:
         pause()
-        total -= response_logprobs(policy, collate(part, pad_id, device)).sum().item()
-    return total / sum(len(example.response) for example in examples)
+        total -= response_logprobs(policy, batch).sum().item()
+    return total
 
 
 def response_values(value_model: RewardModel, batch: Batch) -> Tensor:
@@ -57,13 +49,15 @@ def response_values(value_model: RewardModel, batch: Batch) -> Tensor:
     return F.pad(values[:, :-1], (1, 0)) * batch.response
 
 
-def _before_responses(policy: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
+def _before_responses(policy: Transformer, batch: Batch | Packed) -> tuple[Tensor, Tensor]:
     """The states (N, D) that predict the N response tokens of a batch, and those tokens (N,).
 
-    Padding stands on the right, where no real token looks, so no mask is needed.
+    Padding stands on the right, where no real token looks, so no mask is needed. The first token of a sequence is never
+    said in response, so in a packed row nothing is predicted across sequences.
     """
     predicting = batch.response[:, 1:]
-    return policy.hidden(batch.tokens)[:, :-1][predicting], batch.tokens[:, 1:][predicting]
+    states = policy.hidden(batch.tokens, positions=batch.positions, attend=batch.attend)
+    return states[:, :-1][predicting], batch.tokens[:, 1:][predicting]
 
 
 def _at_responses(
@@ -101,5 +95,5 @@ def _logits(policy: Transformer, hidden: Tensor, temperature: float) -> Tensor:
     return logits if temperature == 1 else logits / temperature
 
 
-def _spread(values: Tensor, batch: Batch) -> Tensor:
+def _spread(values: Tensor, batch: Batch | Packed) -> Tensor:
     return torch.zeros_like(batch.tokens, dtype=values.dtype).masked_scatter(batch.response, values)

@@ -1,13 +1,13 @@
 """A PPO run from its files to its files: loads and checks what PPO needs, lets it run, writes the policy."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from modelzoo.batches import Example, seeded
 from modelzoo.checkpoint import load_policy, load_reward_model, manifest_hash
 from modelzoo.config import PPOConfig, SamplingConfig
-from modelzoo.corpus import read_corpus, windows
+from modelzoo.corpus import Windows, open_corpus
 from modelzoo.data import Snapshot, encode_prompts
 from modelzoo.rollout import Models
 from modelzoo.run import Run, owned
@@ -99,15 +99,15 @@ def _prompts(run: Run[PPOConfig], snapshot: Snapshot, models: Models, tokenizer:
     return prompts
 
 
-def _corpus(run: Run[PPOConfig], tokenizer: Tokenizer) -> tuple[list[Example], str | None]:
+def _corpus(run: Run[PPOConfig], tokenizer: Tokenizer) -> tuple[Sequence[Example], str | None]:
     """Windows of the pretraining corpus and its hash; none where the mix is off."""
     if not run.config.ptx_coef:
         return [], None
     if run.spec.corpus is None:
-        raise BadInput('A ptx_coef above 0 needs text to mix in; name a JSONL file in "corpus".')
-    stream, digest = read_corpus(run.spec.corpus, tokenizer)
-    cut = windows(stream, run.config.ptx_length)
+        raise BadInput('A ptx_coef above 0 needs text to mix in; name a JSONL file or shards in "corpus".')
+    corpus = open_corpus(run.spec.corpus, tokenizer)
+    cut = Windows(corpus.train, run.config.ptx_length)
     run.log(f"{len(cut)} windows of the pretraining corpus")
     if not cut:
         raise BadInput(f"The corpus {run.spec.corpus} holds no text; name one that does, or set ptx_coef to 0.")
-    return cut, digest
+    return cut, corpus.digest

@@ -1,77 +1,76 @@
-"""A small language model from scratch: next-token prediction on plain text or on whole dialogues."""
+"""A language model from scratch: next-token prediction on a stream of documents."""
 
+import math
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 
 import torch
 
-from modelzoo.batches import Example, collate, micro_batches, step_indices
+from modelzoo.batches import Batch, Example, collate, length_of, micro_batches, step_indices
 from modelzoo.config import ModelConfig, PretrainConfig
-from modelzoo.corpus import read_corpus, windows
-from modelzoo.logprobs import mean_loss, response_logprobs
-from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate
+from modelzoo.corpus import Corpus, Windows, open_corpus
+from modelzoo.logprobs import response_logprobs, summed_loss
+from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate, wsd_rate
 from modelzoo.progress import TrainingState
 from modelzoo.run import Run, owned
 from modelzoo.spec import BadInput
 from modelzoo.tokenizer import Tokenizer, load_tokenizer
 from modelzoo.transformer import Transformer
 
-HELDOUT_EVERY = 50  # one window in so many measures the loss instead of lowering it
-
 
 def pretrain(run: Run[PretrainConfig]) -> dict[str, float]:
-    """Train a small language model from scratch on a corpus."""
+    """Train a language model from scratch on a corpus."""
     spec, config = run.spec, run.config
     if spec.languages is None:
         raise BadInput('A model from scratch must state what it speaks; add "languages" to the spec, such as ["ko"].')
     tokenizer = load_tokenizer(spec.path("tokenizer"))
-    examples, heldout, corpus_digest = _corpus(run, tokenizer)
+    corpus, windows = _corpus(run, tokenizer)
     policy = owned(_fresh(config, tokenizer), run.device)
 
     optimizer = adamw(policy, config)
     state = TrainingState(models={"policy": policy}, optimizers={"policy": optimizer})
-    steps_per_epoch = -(-len(examples) // config.batch_size)
-    total = config.epochs * steps_per_epoch
-    run.begin(state, total, {"corpus": corpus_digest})
+    total = config.epochs * -(-len(windows) // config.batch_size)
+    run.begin(state, total, {"corpus": corpus.digest})
 
     for step in range(state.step, total):
         started = time.monotonic()
-        batch = [examples[i] for i in step_indices(len(examples), config.batch_size, config.seed, step)]
-        targets = sum(len(example.response) for example in batch)
-        rate = cosine_rate(
-            step, total, peak=config.learning_rate, warmup_ratio=config.warmup_ratio, final_ratio=config.final_lr_ratio
-        )
+        batch = [windows[i] for i in step_indices(len(windows), config.batch_size, config.seed, step)]
+        targets = sum(len(window.response) for window in batch)
+        rate = _learning_rate(config, step, total)
         set_learning_rate(optimizer, rate)
         loss = 0.0
-        for part in micro_batches(batch, config.micro_batch_size, lambda example: len(example.tokens)):
-            micro_loss = -response_logprobs(policy, collate(part, tokenizer.pad_id, run.device)).sum() / targets
+        for micro in _micro_batches(run, batch, tokenizer.pad_id):
+            micro_loss = -response_logprobs(policy, micro).sum() / targets
             micro_loss.backward()
             loss += micro_loss.item()
+        (loss,) = run.processes.sum(loss)
+        run.processes.sum_gradients(policy)
         grad_norm = clip_gradients(policy, config.max_grad_norm, "model")
         optimizer.step()
         optimizer.zero_grad()
         speed = targets / (time.monotonic() - started)
         run.end_step({"loss": loss, "learning_rate": rate, "grad_norm": grad_norm, "tokens_per_second": speed})
-        if state.step % steps_per_epoch == 0 and state.step < total:
-            run.log_metrics(_evaluate(run, policy, heldout, tokenizer.pad_id))
+        if state.step % config.evaluate_every == 0 and state.step < total:
+            run.log_metrics(_evaluate(run, policy, corpus, tokenizer.pad_id))
 
-    heldout_metrics = _evaluate(run, policy, heldout, tokenizer.pad_id)
+    heldout_metrics = _evaluate(run, policy, corpus, tokenizer.pad_id)
     run.log_metrics(heldout_metrics)
     metrics = state.metrics | heldout_metrics
     run.export(policy, tokenizer, kind="base", parents=[], languages=list(spec.languages), metrics=metrics)
     return metrics
 
 
-def _corpus(run: Run[PretrainConfig], tokenizer: Tokenizer) -> tuple[list[Example], list[Example], str]:
-    """Windows to train on, held-out ones, and the file's hash."""
-    stream, digest = read_corpus(run.spec.path("corpus"), tokenizer)
-    cut = windows(stream, run.config.max_length)
-    heldout = cut[HELDOUT_EVERY - 1 :: HELDOUT_EVERY]
-    examples = [window for number, window in enumerate(cut, 1) if number % HELDOUT_EVERY]
-    run.log(f"{len(stream)} tokens: {len(examples)} windows to train on and {len(heldout)} held out")
-    if not examples:
+def _corpus(run: Run[PretrainConfig], tokenizer: Tokenizer) -> tuple[Corpus, Windows]:
+    """The corpus and the windows to train on."""
+    corpus = open_corpus(run.spec.path("corpus"), tokenizer)
+    windows = Windows(corpus.train, run.config.max_length)
+    run.log(f"{corpus.tokens} tokens in {len(windows)} windows, {sum(map(len, corpus.heldout))} tokens held out")
+    if not windows:
         raise BadInput(f"The corpus {run.spec.corpus} holds no text; name one that does.")
-    return examples, heldout, digest
+    if not corpus.heldout_bytes:
+        run.warn("No document of the corpus is held out, so overfitting cannot be seen.")
+    return corpus, windows
 
 
 def _fresh(config: PretrainConfig, tokenizer: Tokenizer) -> Transformer:
@@ -84,8 +83,25 @@ def _fresh(config: PretrainConfig, tokenizer: Tokenizer) -> Transformer:
         )
 
 
-def _evaluate(run: Run[PretrainConfig], policy: Transformer, heldout: list[Example], pad_id: int) -> dict[str, float]:
-    if not heldout:
+def _learning_rate(config: PretrainConfig, step: int, total: int) -> float:
+    ends = {"peak": config.learning_rate, "warmup_ratio": config.warmup_ratio, "final_ratio": config.final_lr_ratio}
+    if config.schedule == "wsd":
+        return wsd_rate(step, total, decay_ratio=config.decay_ratio, **ends)
+    return cosine_rate(step, total, **ends)
+
+
+def _micro_batches(run: Run[PretrainConfig], windows: Sequence[Example], pad_id: int) -> Iterator[Batch]:
+    """This process's share of the windows, `micro_batch_size` at once."""
+    share = run.processes.share(windows, length_of)
+    for part in micro_batches(share, run.config.micro_batch_size, length_of):
+        yield collate(part, pad_id, run.device)
+
+
+def _evaluate(run: Run[PretrainConfig], policy: Transformer, corpus: Corpus, pad_id: int) -> dict[str, float]:
+    """Nats per token of the held-out documents, and bits per byte, which does not depend on the tokenizer."""
+    windows = Windows(corpus.heldout, run.config.max_length)
+    if not windows or not corpus.heldout_bytes:
         return {}
-    size, device = run.config.micro_batch_size, run.device
-    return {"heldout_loss": mean_loss(policy, heldout, pad_id, size=size, device=device, pause=run.check_stop)}
+    (nats,) = run.processes.sum(summed_loss(policy, _micro_batches(run, windows, pad_id), run.check_stop))
+    tokens = sum(len(window.response) for window in windows)
+    return {"heldout_loss": nats / tokens, "bits_per_byte": nats / math.log(2) / corpus.heldout_bytes}

@@ -1,6 +1,7 @@
 """The life of one training run: its folder, its metrics, its step checkpoints, its end.
 
 A trainer is a function of a `Run`. It raises what went wrong; `execute` turns that into result.json and an exit code.
+Under torchrun every process runs the same trainer, and the first one speaks and writes for all.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from torch import nn
 from modelzoo.checkpoint import CheckpointError, save_checkpoint
 from modelzoo.config import TrainingConfig
 from modelzoo.data import LeftOut
+from modelzoo.distributed import PeerLost, Processes
 from modelzoo.failures import Stopped, explained, require_memory, require_space
 from modelzoo.optimizer import require_finite
 from modelzoo.progress import TrainingState
@@ -40,19 +42,22 @@ RESERVE = 256 * 1024  # bytes kept back for the last words of a run that filled 
 class Run(Generic[Config]):
     """What a trainer talks to: `log`, `warn`, `begin`, then `end_step` after each step and `check_stop` in between."""
 
-    def __init__(self, spec: Spec[Config], out: Path) -> None:
+    def __init__(self, spec: Spec[Config], out: Path, processes: Processes | None = None) -> None:
         self.spec, self.config, self.out = spec, spec.config, out
-        self.device = _device()
+        self.processes = processes or Processes()
+        self.device = self.processes.device
         self.warnings: list[str] = []
         self.total = 0
         self.state: TrainingState | None = None
         self._inputs: dict[str, Any] = {}
         self._saved_step = 0
         self._started = time.monotonic()
-        self._stop = threading.Event()
+        self._asked = threading.Event()
+        self._agreed = False
 
     def log(self, message: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+        if self.processes.is_first:
+            print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
 
     def warn(self, message: str) -> None:
         """A warning ends up in result.json, before the eyes of whoever started the run."""
@@ -105,7 +110,10 @@ class Run(Generic[Config]):
             break
         else:
             self.log(f"starting: {total} steps")
+        if self.processes.size > 1:
+            self.log(f"{self.processes.size} processes share the work")
         self._forget_metrics_after(state.step)
+        self.check_stop()
 
     def end_step(self, metrics: dict[str, float]) -> None:
         """Count the step, write its metrics, and a checkpoint when one is due. Raises Stopped when asked to stop."""
@@ -113,6 +121,7 @@ class Run(Generic[Config]):
         state.step += 1
         state.metrics = metrics
         self.log_metrics(metrics)
+        self._agreed = self.processes.any(self._asked.is_set())
         if state.step % self.config.checkpoint_every == 0 and state.step < self.total:
             self.save_checkpoint()
         self.check_stop()
@@ -123,13 +132,15 @@ class Run(Generic[Config]):
             return
         state = self._running()
         line = {"step": state.step, "total": self.total, "seconds": round(self.seconds, 2), **metrics}
-        with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if self.processes.is_first:
+            with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
         values = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         self.log(f"step {state.step}/{self.total}  {values}")
 
     def stopping(self) -> bool:
-        return self._stop.is_set()
+        """Whether this run was asked to stop. Several processes learn of it at the end of a step, all in the same."""
+        return self._agreed or (self.processes.size == 1 and self._asked.is_set())
 
     def check_stop(self) -> None:
         """Raises Stopped when asked to stop; call it only where `state` is that of a whole number of steps."""
@@ -140,7 +151,8 @@ class Run(Generic[Config]):
         state = self._running()
         require_finite(state.models.values())
         state.seconds = self.seconds
-        save_step(self.out / "checkpoints", state, self._inputs)
+        if self.processes.is_first:
+            save_step(self.out / "checkpoints", state, self._inputs)
         self._saved_step = state.step
 
     def stopped(self) -> None:
@@ -161,6 +173,8 @@ class Run(Generic[Config]):
     ) -> None:
         """Write the finished checkpoint."""
         require_finite([model])
+        if not self.processes.is_first:
+            return
         save_checkpoint(
             self.model_directory,
             model,
@@ -180,14 +194,14 @@ class Run(Generic[Config]):
         """Take SIGTERM, SIGINT and (supervised) the end of standard input as the wish to stop."""
 
         def ask(number: int, frame: object) -> None:
-            self._stop.set()
+            self._asked.set()
             signal.signal(number, signal.SIG_DFL)  # the second one ends the process at once
 
         def wait_for_end() -> None:
             with contextlib.suppress(OSError):  # closed from the start: there is nobody to supervise
                 while os.read(0, 65536):  # not sys.stdin: its lock would be held when the interpreter shuts down
                     pass
-            self._stop.set()
+            self._asked.set()
 
         before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
         if supervised:
@@ -201,7 +215,7 @@ class Run(Generic[Config]):
     def _forget_metrics_after(self, step: int) -> None:
         """Drop the lines, in this run's own folder, of steps that will be done again, and a line cut off by a kill."""
         path = self.out / "metrics.jsonl"
-        if not path.exists():
+        if not path.exists() or not self.processes.is_first:
             return
         *whole, _ = path.read_text(encoding="utf-8").split("\n")
         path.write_text(
@@ -226,15 +240,6 @@ class Run(Generic[Config]):
         if self.state is None:
             raise RuntimeError("begin() comes before the first step")
         return self.state
-
-
-def _device() -> torch.device:
-    """The GPU where there is one, told to give equal bits to equal runs where it can."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    return torch.device("cuda")
 
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -262,12 +267,15 @@ def execute(
 ) -> int:
     """Run a trainer to its end, whatever that is; returns the exit code after writing result.json."""
     run: Run[Any] | None = None
+    processes = Processes()
     result: dict[str, Any] = {"status": "failed", "model": None, "metrics": {}, "error": None}
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "result.json").unlink(missing_ok=True)
-        (out / ".reserve").write_bytes(b"\0" * RESERVE)
-        run = Run(load_spec(spec_path, stage, config_class), out)
+        processes = Processes.join()
+        if processes.is_first:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "result.json").unlink(missing_ok=True)
+            (out / ".reserve").write_bytes(b"\0" * RESERVE)
+        run = Run(load_spec(spec_path, stage, config_class), out, processes)
         if run.model_directory.exists():
             raise BadInput(f"{out} already holds a finished model; give a new folder.")
         with run.listening(supervised):
@@ -275,17 +283,21 @@ def execute(
         result.update(status="succeeded", model="model")
         result["metrics"].update(seconds=round(run.seconds, 1), peak_memory_mb=peak_memory_mb())
     except BaseException as error:
-        result.update(_ended(run, out, error))
-    state = run.state if run else None
-    result.update(step=state.step if state else 0, total=run.total if run else 0, warnings=run.warnings if run else [])
-    _write_result(out, result)
-    if result["status"] == "succeeded":  # nothing is left to resume, and step checkpoints are large
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    kind = result["error"]["kind"] if result["error"] else result["status"]
-    return EXIT_CODES.get(kind, 1)
+        result.update(_ended(run, processes, out, error))
+    kind, message = result["error"].values() if result["error"] else (None, "")
+    if not processes.is_first:
+        processes.leave(kind, message)
+    elif kind != "lost":  # as after kill -9: whoever supervises the run sees no result and starts it again
+        state = run.state if run else None
+        result.update(step=state.step if state else 0, total=run.total if run else 0)
+        _write_result(out, result | {"warnings": run.warnings if run else []})
+        if result["status"] == "succeeded":  # nothing is left to resume, and step checkpoints are large
+            shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        processes.result_written()
+    return EXIT_CODES.get(kind or result["status"], 1)
 
 
-def _ended(run: Run[Any] | None, out: Path, error: BaseException) -> dict[str, Any]:
+def _ended(run: Run[Any] | None, processes: Processes, out: Path, error: BaseException) -> dict[str, Any]:
     """What result.json says about an exception that ended the run."""
     if isinstance(error, Stopped | SamplingStoppedError) and run is not None:
         try:
@@ -295,10 +307,14 @@ def _ended(run: Run[Any] | None, out: Path, error: BaseException) -> dict[str, A
         except Exception as failed:  # no space for the checkpoint, say
             error = failed
     step = run.state.step if run and run.state else 0
-    kind, message = explained(error, out, run.config if run else None, step)
+    if isinstance(error, PeerLost):
+        kind, message = processes.failure_elsewhere() or ("lost", f"{error}; start the run again to resume it.")
+    else:
+        kind, message = explained(error, out, run.config if run else None, step)
     if kind == "crash":
         traceback.print_exception(error)
-    print(f"{kind}: {message}", file=sys.stderr, flush=True)
+    if processes.is_first:
+        print(f"{kind}: {message}", file=sys.stderr, flush=True)
     return {"error": {"kind": kind, "message": message}}
 
 

@@ -1,13 +1,15 @@
 """Supervised fine-tuning on demonstrations (InstructGPT, step 1): the assistant's words and their end are learned."""
 
 import time
+from collections.abc import Iterator
 
-from modelzoo.batches import Example, collate, micro_batches, step_indices
+from modelzoo.batches import Batch, Example, Packed, collate, length_of, micro_batches, step_indices
 from modelzoo.checkpoint import load_policy, manifest_hash
 from modelzoo.config import SFTConfig
 from modelzoo.data import Snapshot, encode_demonstrations
-from modelzoo.logprobs import mean_loss, response_logprobs
+from modelzoo.logprobs import response_logprobs, summed_loss
 from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate
+from modelzoo.packing import best_fit, pack
 from modelzoo.progress import TrainingState
 from modelzoo.run import Run, owned
 from modelzoo.spec import BadInput
@@ -41,15 +43,16 @@ def train_sft(run: Run[SFTConfig]) -> dict[str, float]:
         )
         set_learning_rate(optimizer, rate)
         loss = 0.0
-        for part in micro_batches(batch, config.micro_batch_size, lambda example: len(example.tokens)):
-            micro = collate(part, tokenizer.pad_id, run.device)
+        for micro in _micro_batches(run, batch, tokenizer.pad_id):
             micro_loss = -response_logprobs(policy, micro).sum() / targets  # over the tokens of the whole batch
             micro_loss.backward()
             loss += micro_loss.item()
+        (loss,) = run.processes.sum(loss)
+        run.processes.sum_gradients(policy)
         grad_norm = clip_gradients(policy, config.max_grad_norm, "policy")
         optimizer.step()
         optimizer.zero_grad()
-        speed = sum(len(example.tokens) for example in batch) / (time.monotonic() - started)
+        speed = sum(map(length_of, batch)) / (time.monotonic() - started)
         run.end_step({"loss": loss, "learning_rate": rate, "grad_norm": grad_norm, "tokens_per_second": speed})
         if state.step % steps_per_epoch == 0 and state.step < total:
             run.log_metrics(_evaluate(run, policy, heldout, tokenizer.pad_id))
@@ -87,8 +90,17 @@ def _demonstrations(
     return examples, heldout, {row["language"] for row in rows}
 
 
+def _micro_batches(run: Run[SFTConfig], examples: list[Example], pad_id: int) -> Iterator[Batch | Packed]:
+    """This process's share of the examples, as much at once as `micro_batch_size` allows."""
+    size, share = run.config.micro_batch_size, run.processes.share(examples, length_of)
+    if run.config.packing:
+        yield from (pack(part, run.device) for part in best_fit(share, size, length_of))
+    else:
+        yield from (collate(part, pad_id, run.device) for part in micro_batches(share, size, length_of))
+
+
 def _evaluate(run: Run[SFTConfig], policy: Transformer, heldout: list[Example], pad_id: int) -> dict[str, float]:
     if not heldout:
         return {}
-    size, device = run.config.micro_batch_size, run.device
-    return {"heldout_loss": mean_loss(policy, heldout, pad_id, size=size, device=device, pause=run.check_stop)}
+    (loss,) = run.processes.sum(summed_loss(policy, _micro_batches(run, heldout, pad_id), run.check_stop))
+    return {"heldout_loss": loss / sum(len(example.response) for example in heldout)}

@@ -260,13 +260,15 @@ class Transformer(nn.Module):
         mask: Tensor | None = None,
         positions: Tensor | None = None,
         cache: KVCache | None = None,
+        attend: Attend | None = None,
     ) -> Tensor:
         """Final normalised states (B, T, D) of tokens (B, T).
 
         `mask` (B, T) is true at real tokens; pads may stand anywhere and change nothing. Positions are the number of
-        real tokens before each, unless given. With a `cache`, the tokens continue what it holds.
+        real tokens before each, unless given. With a `cache`, the tokens continue what it holds. `attend` takes the
+        place of causal attention.
         """
-        states: Tensor = self.model(tokens, mask, positions, cache)
+        states: Tensor = self.model(tokens, mask, positions, cache, attend)
         return states
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ LABELS = {
     "micro_batch_size": _("Micro-batch size"),
     "minibatch_size": _("Minibatch size"),
     "missing_eos_penalty": _("Penalty for no end"),
+    "packing": _("Packing"),
     "ptx_coef": _("Pretraining weight"),
     "ptx_length": _("Pretraining window"),
     "ptx_ratio": _("Pretraining windows per completion"),

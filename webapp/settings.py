@@ -166,6 +166,8 @@ JOB_LEASE_SECONDS = env.float("JOB_LEASE_SECONDS", 60.0)
 SAMPLE_BATCH_TOKENS = env.int("SAMPLE_BATCH_TOKENS", 8192)
 # The name of a card that sampler and trainer share; they then take turns. Empty: no card, or a card for each.
 SHARED_GPU = env.str("SHARED_GPU", "")
+# How many processes torchrun spreads a training run over. 0: one for each card, or one.
+TRAINING_PROCESSES = env.int("TRAINING_PROCESSES", 0)
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "mend jobs": {"task": "worker.tasks.mend", "schedule": 10.0, "options": {"expires": 10}},

@@ -1,12 +1,14 @@
-"""Sampler and trainer on one card: whoever holds its GpuSlot row may fill its memory.
+"""Sampler and trainer on one card: whoever holds its GpuSlot row may fill its memory. And how many cards there are.
 
 Without SHARED_GPU (no card, or a card for each) nothing is claimed.
 """
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from django.conf import settings
 from django.db import DatabaseError, connection
@@ -15,6 +17,14 @@ from rlhf.models import GpuSlot
 from worker.leases import BEAT_SECONDS
 
 logger = logging.getLogger(__name__)
+
+
+def cards() -> int:
+    """NVIDIA cards that this process may use; counted without torch, which whoever supervises has no need of."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([card for card in visible.split(",") if card.strip() not in ("", "-1")])
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 class SharedGpu:

@@ -30,6 +30,7 @@ from worker.attempts import (
     read_result,
     same_work,
 )
+from worker.gpu import cards
 from worker.jobs import LEASE, MAX_ATTEMPTS, LostLease
 from worker.leases import BEAT_SECONDS, stopping
 
@@ -59,6 +60,16 @@ def train(run_id: int) -> None:
 def trainer_environment() -> dict[str, str]:
     """A trainer reads files; it has no business with the database or the broker."""
     return {name: value for name, value in os.environ.items() if name not in PRIVATE}
+
+
+def trainer_command(stage: str, spec: Path, out: Path) -> list[str]:
+    """A process for each card, which torchrun starts where there are several; the run is the same either way."""
+    processes = settings.TRAINING_PROCESSES or max(1, cards())
+    launcher = [sys.executable, "-m", "modelzoo"]
+    if processes > 1:
+        one_machine = ["--standalone", "--local-addr", "localhost", "--nproc-per-node", str(processes)]
+        launcher = [sys.executable, "-m", "torch.distributed.run", *one_machine, "-m", "modelzoo"]
+    return [*launcher, stage, "--spec", str(spec), "--out", str(out), "--supervised"]
 
 
 class Supervisor:
@@ -133,12 +144,10 @@ class Supervisor:
         self.folder.mkdir(parents=True)
         spec = self.folder / "spec.json"
         spec.write_text(json.dumps(self.spec, ensure_ascii=False, indent=1), encoding="utf-8")
-        command = [sys.executable, "-m", "modelzoo", self.run.stage]
-        command += ["--spec", str(spec), "--out", str(self.folder), "--supervised"]
         with (self.folder / "log.txt").open("ab") as log:
             # The end of its standard input, which comes with our own death too, tells the trainer to stop.
             self.child = subprocess.Popen(
-                command,
+                trainer_command(self.run.stage, spec, self.folder),
                 cwd=settings.BASE_DIR,
                 env=trainer_environment(),
                 stdin=subprocess.PIPE,
@@ -211,10 +220,11 @@ class Supervisor:
     def _ask_to_stop(self) -> None:
         if self.asked_at is None and self.child is not None:
             self.asked_at = time.monotonic()
-            self.child.terminate()
+            assert self.child.stdin is not None
+            self.child.stdin.close()  # no signal: torchrun kills its processes half a minute after one
 
     def _kill(self) -> None:
-        """End the trainer and whatever it started, at once, if it still runs."""
+        """End the trainer and whatever it started, at once, if it still runs. torchrun's processes die with it."""
         if self.child is None or self.child.poll() is not None:
             return
         os.killpg(self.child.pid, signal.SIGKILL)

@@ -163,12 +163,23 @@ Train = Callable[..., Finished]
 
 
 @pytest.fixture
+def corpus(tmp_path: Path) -> str:
+    """160 short documents, few of them held out."""
+    path = tmp_path / "corpus.jsonl"
+    texts = (f"{word} {other}" for word in WORDS for other in WORDS[:8])
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return str(path)
+
+
+@pytest.fixture
 def spec_of(policy_directory: Path, reward_directory: Path, snapshot_directory: Path) -> Callable[..., dict[str, Any]]:
     """The spec of a small run of a stage, with changes."""
 
     def spec(stage: str, params: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
         small: dict[str, Any] = {"learning_rate": 1e-3}
         content: dict[str, Any] = {"stage": stage, "snapshot": str(snapshot_directory), "policy": str(policy_directory)}
+        if stage == "pretrain":
+            content = {"stage": stage, "tokenizer": str(policy_directory), "languages": ["en"]}
         if stage == "ppo":
             small |= {
                 "episodes": 24,

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from modelzoo.batches import Example, collate, endless_indices, micro_batches, step_indices
-from modelzoo.corpus import windows
 from modelzoo.data import Snapshot, SnapshotError, encode_demonstrations, encode_prompts, encode_rankings
 from modelzoo.tests.conftest import demonstration, prompt, ranking, write_snapshot
 from modelzoo.tokenizer import Tokenizer
@@ -160,9 +159,3 @@ def test_rollouts_read_every_prompt_equally_often() -> None:
 def test_micro_batches_hold_everything_once() -> None:
     groups = list(micro_batches([3, 1, 2, 5, 4], 2, lambda n: n))
     assert groups == [[1, 2], [3, 4], [5]]
-
-
-def test_windows_predict_every_token_but_the_first() -> None:
-    assert windows(range(7), 3) == [Example([0], [1, 2]), Example([3], [4, 5])]
-    assert windows(range(2), 3) == [Example([0], [1])]
-    assert windows([], 3) == []

@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,11 @@ import pytest
 from modelzoo.__main__ import main
 from modelzoo.checkpoint import load_policy
 from modelzoo.config import SamplingConfig
-from modelzoo.corpus import read_corpus
-from modelzoo.data import SnapshotError
+from modelzoo.corpus import documents
+from modelzoo.optimizer import wsd_rate
 from modelzoo.sampler import Sampler
-from modelzoo.tests.conftest import SENTENCE, Finished
+from modelzoo.tests.conftest import Finished, Train
+from modelzoo.tests.test_resume import assert_same_model
 from modelzoo.tokenizer import Tokenizer
 
 QUESTIONS = {"안녕": "반가워요", "날씨 어때": "맑아요", "배고파": "밥 먹어요", "what is it": "a cat"}
@@ -52,7 +54,7 @@ def pretrained(tmp_path: Path) -> Pretrain:
 def test_a_korean_policy_from_scratch_answers_what_it_read(pretrained: Pretrain) -> None:
     done = pretrained()
     assert done.code == 0
-    assert done.series("heldout_loss")[-1] < 1.0 < done.series("loss")[0]
+    assert done.series("loss")[-1] < 1.0 < done.series("loss")[0]
     samples = Sampler.load(done.out / "model").sample(
         [[{"role": "user", "content": question}] for question in QUESTIONS], 8, SamplingConfig(max_new_tokens=24)
     )
@@ -91,19 +93,45 @@ def test_a_shape_that_cannot_be_is_refused(pretrained: Pretrain) -> None:
     assert done.code == 2 and "position: must be one of rope, learned, alibi" in done.message
 
 
-def test_documents_and_dialogues_end_and_nothing_else_is_added(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    turns = [{"role": "user", "content": "cat"}, {"role": "assistant", "content": "mat"}]
-    lines = [json.dumps({"text": SENTENCE}), "", json.dumps({"messages": turns})]
-    (tmp_path / "corpus.jsonl").write_text("\n".join(lines))
-    stream, _ = read_corpus(tmp_path / "corpus.jsonl", tokenizer)
-    dialogue = tokenizer.encode_chat(turns, add_generation_prompt=False)
-    assert stream == [*tokenizer.encode(SENTENCE), tokenizer.eos_id, *dialogue]
+def test_held_out_documents_are_measured_on_the_way_and_in_bits_per_byte(
+    train: Train, corpus: str, tokenizer: Tokenizer
+) -> None:
+    params = TINY | {"max_length": 16, "batch_size": 10, "epochs": 8, "evaluate_every": 20}
+    done = train("pretrain", params, corpus=corpus)
+    losses, bits = done.series("heldout_loss"), done.series("bits_per_byte")
+    steps = [line["step"] for line in done.metrics if "bits_per_byte" in line]
+    assert steps == [*range(20, done.result["total"], 20), done.result["total"]]
+    assert losses[-1] < losses[0] - 0.3
+    heldout = [document for document in documents(Path(corpus), tokenizer) if document.heldout]
+    predicted = sum(len(document.tokens) for document in heldout) - 1  # a stream's first token has nothing before it
+    for loss, bit in zip(losses, bits, strict=True):
+        assert bit == pytest.approx(loss * predicted / math.log(2) / sum(document.bytes for document in heldout))
 
 
-@pytest.mark.parametrize(
-    "line", ["{", "[]", '{"title": "x"}', '{"messages": []}', '{"text": null}', '{"messages": [{}]}']
-)
-def test_a_corpus_with_a_broken_line_is_refused_by_its_number(tokenizer: Tokenizer, tmp_path: Path, line: str) -> None:
-    (tmp_path / "corpus.jsonl").write_text(json.dumps({"text": "cat"}) + "\n" + line + "\n")
-    with pytest.raises(SnapshotError, match="Line 2 of the corpus"):
-        read_corpus(tmp_path / "corpus.jsonl", tokenizer)
+def test_shards_and_jsonl_give_the_same_model(
+    train: Train, corpus: str, policy_directory: Path, tmp_path: Path
+) -> None:
+    shards = str(tmp_path / "shards")
+    assert main(["shards", shards, "--corpus", corpus, "--tokenizer", str(policy_directory)]) == 0
+    params = TINY | {"max_length": 16}
+    runs = [train("pretrain", params, corpus=path, out=name) for name, path in (("a", corpus), ("b", shards))]
+    assert [line["loss"] for line in runs[0].metrics if "loss" in line] == runs[1].series("loss")
+    assert_same_model(*runs)
+
+
+def test_wsd_stays_at_its_peak_and_falls_late(train: Train, corpus: str) -> None:
+    params = TINY | {"max_length": 16, "schedule": "wsd", "warmup_ratio": 0.1, "decay_ratio": 0.25, "epochs": 4}
+    done = train("pretrain", params, corpus=corpus)
+    rates, total = done.series("learning_rate"), done.result["total"]
+    warmup, decay = round(0.1 * total), round(0.25 * total)
+    assert rates[:warmup] == pytest.approx([1e-2 * (n + 1) / warmup for n in range(warmup)])
+    assert rates[warmup : total - decay] == [1e-2] * (total - decay - warmup)
+    assert rates[total - decay :] == sorted(rates[total - decay :], reverse=True)
+    assert rates[-1] == pytest.approx(1e-3)
+
+
+def test_a_longer_wsd_run_shares_its_stable_part_with_a_shorter_one() -> None:
+    same = {"peak": 1.0, "warmup_ratio": 0.0, "final_ratio": 0.1}
+    short, long = ([wsd_rate(n, total, decay_ratio=0.2, **same) for n in range(total)] for total in (50, 100))
+    assert short[:40] == long[:40]
+    assert long[80:] == pytest.approx([0.1 + 0.9 * (1 - math.sqrt((n + 1) / 20)) for n in range(20)])

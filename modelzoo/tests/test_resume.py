@@ -17,20 +17,26 @@ from safetensors.torch import load_file
 from modelzoo.checkpoint import load_state
 from modelzoo.run import Run
 from modelzoo.state import step_checkpoints
-from modelzoo.tests.conftest import SENTENCE, Finished, Train
+from modelzoo.tests.conftest import Finished, Train
 
 TEN_STEPS: dict[str, dict[str, Any]] = {
     "sft": {"epochs": 5, "batch_size": 8},
     "reward": {"epochs": 5, "batch_size": 8},
+    "pretrain": {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_length": 16,
+        "epochs": 5,
+        "batch_size": 40,
+        "schedule": "wsd",
+        "warmup_ratio": 0.2,
+        "evaluate_every": 3,
+    },
     "ppo": {"episodes": 80, "inner_epochs": 2, "kl_target": 0.5, "kl_horizon": 100, "ptx_coef": 1.0, "ptx_length": 16},
 }
-
-
-@pytest.fixture
-def corpus(tmp_path: Path) -> str:
-    path = tmp_path / "corpus.jsonl"
-    path.write_text((json.dumps({"text": SENTENCE}) + "\n") * 10)
-    return str(path)
 
 
 def interrupt_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +69,7 @@ def course(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("step", [1, 4, 5, 6, 9])  # an epoch of SFT and reward model has two steps
-@pytest.mark.parametrize("stage", ["sft", "reward", "ppo"])
+@pytest.mark.parametrize("stage", sorted(TEN_STEPS))
 def test_ten_steps_equal_some_then_the_rest_bit_for_bit(
     train: Train, corpus: str, monkeypatch: pytest.MonkeyPatch, stage: str, step: int
 ) -> None:
@@ -81,7 +87,7 @@ def test_ten_steps_equal_some_then_the_rest_bit_for_bit(
     assert steps == resumed
 
 
-@pytest.mark.parametrize("stage", ["sft", "reward", "ppo"])
+@pytest.mark.parametrize("stage", sorted(TEN_STEPS))
 def test_a_step_checkpoint_holds_the_same_state_as_an_uninterrupted_run(
     train: Train, corpus: str, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:

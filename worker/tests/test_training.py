@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -245,3 +246,41 @@ def test_a_run_does_not_start_without_room_for_its_checkpoints(
 def test_secrets_are_not_handed_to_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_KEY", "a-key-nobody-else-may-know")
     assert "a-key-nobody-else-may-know" not in training.trainer_environment().values()
+
+
+@pytest.mark.parametrize(
+    ("cards", "setting", "launched"),
+    [("", 0, 1), ("-1", 0, 1), ("0", 0, 1), ("0,1,2", 0, 3), ("0,1,2", 2, 2), ("", 2, 2)],
+)
+def test_a_trainer_is_started_through_torchrun_where_there_are_several_cards(
+    monkeypatch: pytest.MonkeyPatch, settings: Any, cards: str, setting: int, launched: int
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", cards)
+    settings.TRAINING_PROCESSES = setting
+    command = training.trainer_command("sft", Path("spec.json"), Path("out"))
+    start = command.index("modelzoo")
+    assert command[start:] == ["modelzoo", "sft", "--spec", "spec.json", "--out", "out", "--supervised"]
+    torchrun = ["torch.distributed.run", "--standalone", "--local-addr", "localhost", "--nproc-per-node", str(launched)]
+    assert command[:start] == [sys.executable, "-m", *([*torchrun, "-m"] if launched > 1 else [])]
+
+
+def test_a_run_of_two_processes_becomes_a_model_version_like_any_other(start: Start, settings: Any) -> None:
+    settings.TRAINING_PROCESSES = 2
+    run = start()
+    training.train(run.pk)
+    assert (fresh(run).state, fresh(run).error) == (State.SUCCEEDED, "")
+    assert "2 processes" in (fresh(run).attempt_folder / "log.txt").read_text()
+
+
+def test_two_processes_end_with_a_checkpoint_when_the_worker_stops(
+    start: Start, settings: Any, in_background: Callable[[TrainingRun], threading.Thread]
+) -> None:
+    settings.TRAINING_PROCESSES = 2
+    run = start(epochs=4000, checkpoint_every=1000)
+    thread = in_background(run)
+    until(lambda: fresh(run).progress.get("step"))
+    leases.stopping.set()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert fresh(run).state == State.QUEUED
+    assert len(checkpoints(run)) == 1

@@ -1,0 +1,159 @@
+"""Several processes under torchrun: the same course as one, files from one of them, an end for all at once."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelzoo.distributed import Processes
+from modelzoo.state import step_checkpoints
+from modelzoo.tests.conftest import Finished, Train
+from modelzoo.tests.test_resume import TEN_STEPS, assert_same_model, wait_for_step
+
+LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "localhost"]
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start(tmp_path: Path, spec_of: Callable[..., dict[str, Any]], corpus: str) -> Iterator[Start]:
+    """Start a run of two processes."""
+    started = []
+
+    def begin(stage: str, out: str, params: dict[str, Any], *options: str, **changes: Any) -> "subprocess.Popen[bytes]":
+        spec = tmp_path / f"spec-{out}.json"
+        spec.write_text(json.dumps(spec_of(stage, params, corpus=corpus, **changes)))
+        command = [
+            *LAUNCHER,
+            "--nproc-per-node",
+            "2",
+            "-m",
+            "modelzoo",
+            stage,
+            "--spec",
+            str(spec),
+            "--out",
+            str(tmp_path / out),
+            *options,
+        ]
+        with (tmp_path / f"{out}.log").open("wb") as log:
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log, stdout=log, env=environment))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+
+
+def processes_of(launcher: "subprocess.Popen[bytes]") -> dict[int, int]:
+    """The process id of each rank."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    ranks = {}
+    for child in map(int, children):
+        environment = dict(
+            item.split("=", 1) for item in Path(f"/proc/{child}/environ").read_text().split("\0") if "=" in item
+        )
+        ranks[int(environment["RANK"])] = child
+    return ranks
+
+
+LONG = {"epochs": 400, "batch_size": 4, "checkpoint_every": 10}
+
+
+@pytest.mark.parametrize("stage", sorted(TEN_STEPS))
+def test_two_processes_take_the_same_course_as_one(train: Train, start: Start, corpus: str, stage: str) -> None:
+    params = {
+        **TEN_STEPS[stage],
+        "adam_eps": 1e-3,
+    }  # Adam's default epsilon turns rounding of tiny gradients into steps
+    two = start(stage, "two", params)
+    one = train(stage, params, corpus=corpus, out="one")
+    assert two.wait(timeout=120) == 0
+    done = Finished(0, one.out.parent / "two")
+    assert done.result["step"] == one.result["step"] == 10
+    assert len(done.metrics) == len(one.metrics)
+    for ours, theirs in zip(done.metrics, one.metrics, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ours.keys() - {"seconds", "tokens_per_second"}:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5, abs=1e-6), name
+
+
+def test_the_first_process_writes_everything_once(start: Start, tmp_path: Path) -> None:
+    assert start("sft", "out", TEN_STEPS["sft"]).wait(timeout=120) == 0
+    done = Finished(0, tmp_path / "out")
+    assert [line["step"] for line in done.metrics if "loss" in line] == list(range(1, 11))
+    assert sorted(path.name for path in done.out.iterdir()) == ["metrics.jsonl", "model", "result.json"]
+
+
+def test_bad_input_is_one_clear_line_and_a_result(start: Start, tmp_path: Path) -> None:
+    assert start("sft", "out", {"epochs": "many"}).wait(timeout=120) != 0
+    done = Finished(1, tmp_path / "out")
+    assert done.result["error"]["kind"] == "bad_input"
+    assert (tmp_path / "out.log").read_text().count("Some parameters cannot be used") == 1
+
+
+@pytest.mark.parametrize("how", ["sigterm", "end of standard input"])
+def test_asked_to_stop_all_processes_end_with_a_checkpoint_of_the_same_step(
+    start: Start, tmp_path: Path, how: str
+) -> None:
+    launcher = start("reward", "out", LONG, "--supervised")
+    wait_for_step(tmp_path / "out", 5)
+    if how == "sigterm":
+        launcher.terminate()
+    else:
+        assert launcher.stdin
+        launcher.stdin.close()
+    launcher.wait(timeout=60)
+    done = Finished(3, tmp_path / "out")
+    assert done.result["status"] == "stopped" and done.result["error"] is None
+    newest = step_checkpoints([tmp_path / "out" / "checkpoints"])[0]
+    assert newest.name == f"step-{done.result['step']:08d}"
+    assert done.metrics[-1]["step"] == done.result["step"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_when_one_process_is_killed_none_hangs_and_the_run_can_be_resumed(
+    start: Start, tmp_path: Path, rank: int
+) -> None:
+    launcher = start("reward", "out", LONG)
+    wait_for_step(tmp_path / "out", 25)
+    os.kill(processes_of(launcher)[rank], signal.SIGKILL)
+    assert launcher.wait(timeout=60) != 0
+    assert not (tmp_path / "out" / "result.json").exists()  # as after any kill: a supervisor tries again
+    assert step_checkpoints([tmp_path / "out" / "checkpoints"])
+
+
+def test_two_processes_killed_and_resumed_end_with_the_bits_of_two_that_were_not(start: Start, tmp_path: Path) -> None:
+    params = {"epochs": 25, "batch_size": 4, "checkpoint_every": 10}
+    first = start("reward", "first", params)
+    wait_for_step(tmp_path / "first", 25)
+    for process in processes_of(first).values():
+        os.kill(process, signal.SIGKILL)
+    first.wait(timeout=60)
+    assert start("reward", "second", params, resume_from=[str(tmp_path / "first")]).wait(timeout=120) == 0
+    assert start("reward", "whole", params).wait(timeout=120) == 0
+    assert_same_model(Finished(0, tmp_path / "whole"), Finished(0, tmp_path / "second"))
+
+
+def test_what_fails_in_another_process_is_told_by_the_first(start: Start, tmp_path: Path) -> None:
+    launcher = start("reward", "out", LONG)
+    wait_for_step(tmp_path / "out", 5)
+    resource.prlimit(processes_of(launcher)[1], resource.RLIMIT_AS, (1 << 20, 1 << 20))  # not a byte more for it
+    assert launcher.wait(timeout=60) != 0
+    assert Finished(1, tmp_path / "out").result["error"]["kind"] == "out_of_memory"
+
+
+def test_shares_are_everything_once_and_even() -> None:
+    items = [9, 1, 4, 4, 7, 2, 2, 1]
+    shares = [Processes(rank, 3).share(items, lambda item: item) for rank in range(3)]
+    assert sorted(sum(shares, [])) == sorted(items)
+    assert max(map(sum, shares)) - min(map(sum, shares)) <= 1
+    assert [Processes(rank, 3).share([5], lambda item: item) for rank in range(3)] == [[5], [], []]
