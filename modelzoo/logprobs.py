@@ -63,7 +63,7 @@ def _before_responses(policy: Transformer, batch: Batch | Packed) -> tuple[Tenso
 def _at_responses(
     measure: Callable[[Transformer, Tensor, Tensor, float], tuple[Tensor, ...]],
     policy: Transformer,
-    batch: Batch,
+    batch: Batch | Packed,
     temperature: float,
 ) -> list[Tensor]:
     """What `measure` says of each response token, each (B, T)."""

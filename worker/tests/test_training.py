@@ -276,7 +276,7 @@ def test_two_processes_end_with_a_checkpoint_when_the_worker_stops(
     start: Start, settings: Any, in_background: Callable[[TrainingRun], threading.Thread]
 ) -> None:
     settings.TRAINING_PROCESSES = 2
-    run = start(epochs=4000, checkpoint_every=1000)
+    run = start(epochs=1000, checkpoint_every=1000)
     thread = in_background(run)
     until(lambda: fresh(run).progress.get("step"))
     leases.stopping.set()
