@@ -10,10 +10,17 @@ from modelzoo.config import STAGES, PretrainConfig
 from modelzoo.prepare_ppo import ppo
 from modelzoo.pretrain import pretrain
 from modelzoo.run import Trainer, execute
+from modelzoo.train_dpo import train_dpo
 from modelzoo.train_reward import train_reward
 from modelzoo.train_sft import train_sft
 
-TRAINERS: dict[str, Trainer] = {"sft": train_sft, "reward": train_reward, "ppo": ppo, "pretrain": pretrain}
+TRAINERS: dict[str, Trainer] = {
+    "sft": train_sft,
+    "reward": train_reward,
+    "ppo": ppo,
+    "dpo": train_dpo,
+    "pretrain": pretrain,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

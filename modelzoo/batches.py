@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,14 @@ class Ranking(NamedTuple):
     tiers: list[int]
 
 
+class HasExamples(Protocol):
+    @property
+    def examples(self) -> list[Example]: ...
+
+
+Ranked = TypeVar("Ranked", bound=HasExamples)
+
+
 class Batch(NamedTuple):
     """Sequences padded on the right."""
 
@@ -50,6 +58,11 @@ class Batch(NamedTuple):
     def attend(self) -> None:
         """Causal attention."""
 
+    @property
+    def segments(self) -> Tensor:
+        """(B, T) long: the number of the sequence that a token belongs to, -1 at pads."""
+        return torch.where(self.mask, torch.arange(len(self.mask), device=self.mask.device)[:, None], -1)
+
     def trimmed(self) -> "Batch":
         """Without columns that are padding in every row."""
         length = int(self.mask.sum(dim=1).max())
@@ -63,6 +76,11 @@ class Packed(NamedTuple):
     response: Tensor  # (1, T) bool
     positions: Tensor  # (1, T) long: from 0 in each sequence
     attend: Attend
+
+    @property
+    def segments(self) -> Tensor:
+        """(1, T) long: the number of the sequence that a token belongs to."""
+        return (self.positions == 0).cumsum(dim=1) - 1
 
 
 def collate(examples: Sequence[Example], pad_id: int, device: torch.device | str = "cpu") -> Batch:
@@ -83,6 +101,18 @@ def micro_batches(items: Sequence[Item], size: int, length: Callable[[Item], int
     ordered = sorted(items, key=length)
     for start in range(0, len(ordered), size):
         yield ordered[start : start + size]
+
+
+def whole_rankings(rankings: Sequence[Ranked], size: int) -> Iterator[list[Ranked]]:
+    """Groups of whole rankings with at most `size` completions in all, or of one ranking with more."""
+    group: list[Ranked] = []
+    for ranking in rankings:
+        if group and sum(len(member.examples) for member in [*group, ranking]) > size:
+            yield group
+            group = []
+        group.append(ranking)
+    if group:
+        yield group
 
 
 # Order ------------------------------------------------------------------------------------------------------------

@@ -157,7 +157,40 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
-class SFTConfig(TrainingConfig):
+class FineTuningConfig(TrainingConfig):
+    """Parameters of the trainers that start from a model: all of its weights are trained, or adapters (2106.09685)."""
+
+    lora_rank: int = param(
+        0,
+        "Train adapters of this rank and leave the weights as they are; 0 trains the weights.",
+        minimum=0,
+        maximum=1024,
+    )
+    lora_alpha: float = param(
+        16.0, "What adapters add is scaled by this over their rank.", minimum=0.001, maximum=10_000.0
+    )
+    lora_layers: str = param(
+        "all", "Which layers get adapters: attention alone, or the feed-forward ones too.", choices=("attention", "all")
+    )
+
+
+@dataclass(frozen=True)
+class AdversarialConfig(FineTuningConfig):
+    """Parameters of the trainers that can learn from disturbed embeddings: small changes of a text then matter less."""
+
+    adversarial: str = param(
+        "none",
+        "Disturb embeddings in training: by the gradient in one step or several, or at random.",
+        choices=("none", "fgm", "freelb", "neftune"),
+    )
+    adversarial_epsilon: float = param(
+        1.0, "Size of the disturbance: its norm in a sequence, or NEFTune's alpha.", minimum=0.0, maximum=1000.0
+    )
+    adversarial_steps: int = param(2, "Passes of FreeLB; each costs as much as plain training.", minimum=2, maximum=16)
+
+
+@dataclass(frozen=True)
+class SFTConfig(AdversarialConfig):
     """Supervised fine-tuning on demonstrations (InstructGPT, appendix C.1)."""
 
     learning_rate: float = param(2e-5, "Adam's peak step size.", minimum=0.0, maximum=1.0)
@@ -173,7 +206,7 @@ class SFTConfig(TrainingConfig):
 
 
 @dataclass(frozen=True)
-class RewardConfig(TrainingConfig):
+class RewardConfig(AdversarialConfig):
     """Reward model on rankings: all pairs of a prompt in one batch element (InstructGPT, equation 1)."""
 
     learning_rate: float = param(9e-6, "Adam's peak step size.", minimum=0.0, maximum=1.0)
@@ -192,7 +225,25 @@ class RewardConfig(TrainingConfig):
 
 
 @dataclass(frozen=True)
-class PPOConfig(TrainingConfig):
+class DPOConfig(FineTuningConfig):
+    """Direct preference optimisation on rankings (2305.18290): no reward model, no sampling."""
+
+    learning_rate: float = param(2e-6, "Adam's peak step size.", minimum=0.0, maximum=1.0)
+    epochs: int = param(1, "Passes over the rankings.", minimum=1, maximum=1000)
+    batch_size: int = param(8, "Prompts (whole rankings) per optimizer step.", minimum=1, maximum=4096)
+    warmup_ratio: float = param(0.1, "Share of steps in which the learning rate rises.", minimum=0.0, maximum=0.9)
+    final_lr_ratio: float = param(0.1, "The cosine schedule ends at this share of the peak.", minimum=0.0, maximum=1.0)
+    micro_batch_size: int = param(
+        4,
+        "Completions that go through the model at once; less memory, same result. A ranking is never split.",
+        minimum=1,
+        maximum=4096,
+    )
+    beta: float = param(0.1, "How strongly the policy is held to the one it starts from.", minimum=0.001, maximum=100.0)
+
+
+@dataclass(frozen=True)
+class PPOConfig(FineTuningConfig):
     """PPO against the reward model with a KL penalty to the reference policy (InstructGPT, appendix C.4)."""
 
     learning_rate: float = param(9e-6, "Adam's peak step size for the policy.", minimum=0.0, maximum=1.0)
@@ -301,8 +352,13 @@ class PretrainConfig(TrainingConfig):
     tie_word_embeddings: bool = param(True, "Predict with the embedding matrix itself.")
 
 
-STAGES: dict[str, type[TrainingConfig]] = {"sft": SFTConfig, "reward": RewardConfig, "ppo": PPOConfig}
-"""The stages a product run can have, in InstructGPT's order."""
+STAGES: dict[str, type[TrainingConfig]] = {
+    "sft": SFTConfig,
+    "reward": RewardConfig,
+    "ppo": PPOConfig,
+    "dpo": DPOConfig,
+}
+"""The stages a product run can have: InstructGPT's in its order, then what people compare the last two with."""
 
 
 def build(config_class: type[T], overrides: dict[str, Any]) -> T:

@@ -1,7 +1,9 @@
 """Adam, its learning rates, gradient clipping that refuses NaN, and the moving average of weights."""
 
+import copy
 import math
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +12,21 @@ from modelzoo.config import TrainingConfig
 
 BETAS = (0.9, 0.95)  # InstructGPT, appendix C
 
+Model = TypeVar("Model", bound=nn.Module)
+
 
 class NonFinite(ArithmeticError):
     """A loss, gradient or weight is NaN or infinite."""
 
 
+def trained(model: nn.Module) -> list[Tensor]:
+    """The weights that learn: all of them, or adapters beside frozen ones."""
+    return [weight for weight in model.parameters() if weight.requires_grad]
+
+
 def adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """Decoupled weight decay (1711.05101) on matrices, none on gains."""
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    weights = trained(model)
     groups = [
         {"params": [weight for weight in weights if weight.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [weight for weight in weights if weight.dim() < 2], "weight_decay": 0.0},
@@ -76,6 +85,12 @@ def require_finite(models: Iterable[nn.Module]) -> None:
                 raise NonFinite(f"the weights {name} are not numbers any more")
 
 
+def independent(model: Model) -> Model:
+    """A copy that goes its own way: what is trained is copied, what is frozen is shared."""
+    frozen = {id(weight): weight for weight in model.parameters() if not weight.requires_grad}
+    return copy.deepcopy(model, frozen)  # what the memo holds is not copied
+
+
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, *, decay: float, updates: int) -> None:
     """Move `average` towards `model` after the `updates`-th optimizer step (from 1).
@@ -84,5 +99,4 @@ def update_average(average: nn.Module, model: nn.Module, *, decay: float, update
     of a run of a few dozen steps would still be mostly the policy the run began with.
     """
     decay = min(decay, (1 + updates) / (10 + updates))
-    averages: list[Tensor] = list(average.parameters())
-    torch._foreach_lerp_(averages, list(model.parameters()), 1 - decay)
+    torch._foreach_lerp_(trained(average), trained(model), 1 - decay)

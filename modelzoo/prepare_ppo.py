@@ -1,6 +1,5 @@
 """A PPO run from its files to its files: loads and checks what PPO needs, lets it run, writes the policy."""
 
-import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -9,6 +8,8 @@ from modelzoo.checkpoint import load_policy, load_reward_model, manifest_hash
 from modelzoo.config import PPOConfig, SamplingConfig
 from modelzoo.corpus import Windows, open_corpus
 from modelzoo.data import Snapshot, encode_prompts
+from modelzoo.lora import adapted, merged
+from modelzoo.optimizer import independent
 from modelzoo.rollout import Models
 from modelzoo.run import Run, owned
 from modelzoo.sampler import generate
@@ -37,7 +38,7 @@ def ppo(run: Run[PPOConfig]) -> dict[str, float]:
     speak = partial(sample, models, config, should_stop=run.stopping)
     train_ppo(models, state, prompts, config, sample=speak, run=run, corpus=corpus)
     run.export(
-        finished_policy(state),
+        merged(finished_policy(state)),
         tokenizer,
         kind="policy",
         parents=[*parents.values()],
@@ -71,18 +72,32 @@ def sample(
 
 
 def _load_models(run: Run[PPOConfig]) -> tuple[Models, Tokenizer, list[str]]:
-    """Policy, reference, reward and value model, each with weights of its own, and the policy's languages."""
-    spec = run.spec
+    """Policy, reference, reward and value model and the policy's languages.
+
+    Each has weights of its own, but for adapters: the reference is then the policy with its adapters off, and the
+    reward model the value model with its own off.
+    """
+    spec, config = run.spec, run.config
     policy, tokenizer, manifest = load_policy(spec.path("policy"))
     owned(policy, run.device)
-    reference, reference_tokenizer, _ = load_policy(spec.reference or spec.path("policy"))
-    require_same_tokenizer(tokenizer, reference_tokenizer, "reference policy")
-    owned(reference, run.device).requires_grad_(False)
+    reference = policy
+    if spec.reference or not config.lora_rank:
+        reference, reference_tokenizer, _ = load_policy(spec.reference or spec.path("policy"))
+        require_same_tokenizer(tokenizer, reference_tokenizer, "reference policy")
+        owned(reference, run.device)
     reward, reward_tokenizer, _ = load_reward_model(spec.path("reward_model"))
     require_same_tokenizer(tokenizer, reward_tokenizer, "reward model")
-    owned(reward, run.device).requires_grad_(False)
-    value = copy.deepcopy(reward).requires_grad_(True)
-    return Models(policy, reference, reward, value, tokenizer), tokenizer, manifest["languages"]
+    owned(reward, run.device)
+    models = Models(
+        policy=adapted(policy, config),
+        reference=reference,
+        reward=reward,
+        value=adapted(reward, config) if config.lora_rank else independent(reward),
+        tokenizer=tokenizer,
+    )
+    for model in (models.reference, models.reward):
+        model.requires_grad_(False)
+    return models, tokenizer, manifest["languages"]
 
 
 def _prompts(run: Run[PPOConfig], snapshot: Snapshot, models: Models, tokenizer: Tokenizer) -> list[list[int]]:

@@ -27,7 +27,7 @@ from modelzoo.config import TrainingConfig
 from modelzoo.data import LeftOut
 from modelzoo.distributed import PeerLost, Processes
 from modelzoo.failures import Stopped, explained, require_memory, require_space
-from modelzoo.optimizer import require_finite
+from modelzoo.optimizer import require_finite, trained
 from modelzoo.progress import TrainingState
 from modelzoo.sampler import SamplingStoppedError
 from modelzoo.spec import BadInput, Config, Spec, load_spec
@@ -224,17 +224,14 @@ class Run(Generic[Config]):
 
     def _require_room(self, state: TrainingState) -> None:
         """Three step checkpoints stand side by side while one is written, or fewer in a short run, and the model."""
-        weights = sum(weight.nbytes for model in state.models.values() for weight in model.parameters())
-        trained = sum(
-            weight.nbytes
-            for adam in state.optimizers.values()
-            for group in adam.param_groups
-            for weight in group["params"]
-        )
+        models, optimizers = state.models.values(), state.optimizers.values()
+        saved = sum(weight.nbytes for model in models for weight in trained(model))
+        exported = max(sum(weight.nbytes for weight in model.parameters()) for model in models)
+        stepped = sum(weight.nbytes for adam in optimizers for group in adam.param_groups for weight in group["params"])
         checkpoints = min(KEPT + 1, 1 + self.total // self.config.checkpoint_every)
-        require_space(self.out, checkpoints * (weights + 2 * trained) + weights)
+        require_space(self.out, checkpoints * (saved + 2 * stepped) + exported)
         if self.device.type == "cpu":
-            require_memory(3 * trained)
+            require_memory(3 * stepped)
 
     def _running(self) -> TrainingState:
         if self.state is None:

@@ -47,6 +47,16 @@ def shared_scores(reward_model: RewardModel, rankings: Sequence[Sequence[Example
     return list(scores.split([len(examples) for examples in rankings]))
 
 
+def segments(rankings: Sequence[Sequence[Example]], device: torch.device) -> Tensor:
+    """Which column of the one row belongs to what, (1, N): a number for each beginning and each rest behind it."""
+    lengths: list[int] = []
+    for examples in rankings:
+        prefix = len(common_prefix([example.tokens for example in examples]))
+        lengths += [prefix, *(len(example.tokens) - prefix for example in examples)]
+    sizes = torch.tensor(lengths, device=device)
+    return torch.arange(len(lengths), device=device).repeat_interleave(sizes)[None]
+
+
 def common_prefix(rows: Sequence[list[int]]) -> list[int]:
     """The longest beginning that all rows share."""
     length = 0

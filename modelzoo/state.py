@@ -62,10 +62,12 @@ def restore_step(directory: Path, state: TrainingState, inputs: dict[str, Any]) 
 
 
 def _weights(state: TrainingState) -> dict[str, Tensor]:
+    """Weights that are trained; frozen ones are those of the inputs."""
     return {
         f"model/{name}/{key}": weight.data
         for name, model in state.models.items()
         for key, weight in model.named_parameters()
+        if weight.requires_grad
     }
 
 

@@ -5,7 +5,6 @@ as an option, the gradient of a pretraining corpus is mixed in (PPO-ptx, equatio
 reward model. `prepare_ppo.py` reads what this needs from files.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 
 from torch import nn
@@ -14,7 +13,7 @@ from modelzoo.batches import Example, collate, endless_indices, epoch_order, mic
 from modelzoo.config import PPOConfig
 from modelzoo.logprobs import response_logprobs, response_values
 from modelzoo.losses import adapted_kl_coef, kl_k3, policy_losses, value_losses
-from modelzoo.optimizer import adamw, clip_gradients, set_learning_rate, update_average, warmup_rate
+from modelzoo.optimizer import adamw, clip_gradients, independent, set_learning_rate, update_average, warmup_rate
 from modelzoo.progress import Progress, TrainingState
 from modelzoo.rollout import Kept, Models, Rollout, collect, minibatches, rows_alike
 from modelzoo.transformer import Transformer
@@ -31,7 +30,7 @@ def ppo_state(models: Models, config: PPOConfig) -> TrainingState:
     """What PPO changes: policy, value model, their optimizers, the policy's moving average and the KL weight."""
     trained: dict[str, nn.Module] = {"policy": models.policy, "value": models.value}
     if config.ema_decay:
-        trained["average"] = copy.deepcopy(models.policy)
+        trained["average"] = independent(models.policy)
     optimizers = {"policy": adamw(models.policy, config), "value": adamw(models.value, config)}
     return TrainingState(trained, optimizers, numbers={"kl_coef": config.kl_coef, "updates": 0})
 

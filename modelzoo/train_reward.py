@@ -1,19 +1,21 @@
 """Reward model on rankings (InstructGPT, step 2): all pairs of a prompt are one batch element."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from modelzoo.batches import Ranking, seeded, step_indices
+from modelzoo.adversarial import passes
+from modelzoo.batches import Ranking, seeded, step_indices, whole_rankings
 from modelzoo.checkpoint import load_policy, manifest_hash
 from modelzoo.config import RewardConfig
 from modelzoo.data import Snapshot, encode_demonstrations, encode_rankings
+from modelzoo.lora import adapted, merged
 from modelzoo.losses import pair_accuracy, ranking_loss
 from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate
 from modelzoo.progress import TrainingState
 from modelzoo.run import Run, owned
-from modelzoo.shared_prefix import shared_scores
+from modelzoo.shared_prefix import segments, shared_scores
 from modelzoo.spec import BadInput
 from modelzoo.tokenizer import Tokenizer
 from modelzoo.transformer import RewardModel
@@ -25,6 +27,7 @@ def train_reward(run: Run[RewardConfig]) -> dict[str, float]:
     snapshot = Snapshot.open(spec.path("snapshot"))
     policy, tokenizer, manifest = load_policy(spec.path("policy"))
     reward_model = owned(RewardModel.from_policy(policy, seeded(config.seed, "score head")), run.device)
+    reward_model = adapted(reward_model, config)
     del policy
     positions = reward_model.config.max_position_embeddings
     rankings, heldout, languages = _rankings(run, snapshot, tokenizer, positions)
@@ -42,7 +45,7 @@ def train_reward(run: Run[RewardConfig]) -> dict[str, float]:
             step, total, peak=config.learning_rate, warmup_ratio=config.warmup_ratio, final_ratio=config.final_lr_ratio
         )
         set_learning_rate(optimizer, rate)
-        metrics = add_ranking_gradient(reward_model, batch, config)
+        metrics = add_ranking_gradient(reward_model, batch, config, step)
         grad_norm = clip_gradients(reward_model, config.max_grad_norm, "reward model")
         optimizer.step()
         optimizer.zero_grad()
@@ -52,6 +55,7 @@ def train_reward(run: Run[RewardConfig]) -> dict[str, float]:
 
     heldout_metrics = _evaluate(run, reward_model, heldout)
     run.log_metrics(heldout_metrics)
+    reward_model = merged(reward_model)
     reward_model.score_offset = _offset(run, reward_model, snapshot, tokenizer, rankings)
     metrics = state.metrics | heldout_metrics | {"score_offset": reward_model.score_offset}
     run.export(
@@ -87,18 +91,24 @@ def _rankings(
 
 
 def add_ranking_gradient(
-    reward_model: RewardModel, rankings: Sequence[Ranking], config: RewardConfig
+    reward_model: RewardModel, rankings: Sequence[Ranking], config: RewardConfig, step: int = 0
 ) -> dict[str, float]:
-    """Gradient of the mean loss of some rankings; returns that loss and the share of pairs in their right order."""
+    """Gradient of the mean loss of some rankings; returns that loss and the share of pairs in their right order.
+
+    The step decides the noise, where training is adversarial.
+    """
     loss, right, pairs = 0.0, 0.0, 0
-    for part in _whole_rankings(rankings, config.micro_batch_size):
-        micro_loss = torch.zeros((), device=reward_model.score.weight.device)
-        for scores, tiers in scored(reward_model, part):
-            micro_loss = micro_loss + ranking_loss(scores, tiers, margin=config.margin, ties=config.ties)
-            won, of = pair_accuracy(scores.detach(), tiers)
-            right, pairs = right + won, pairs + of
-        (micro_loss / len(rankings)).backward()
-        loss += micro_loss.item() / len(rankings)
+    device = reward_model.score.weight.device
+    for part in whole_rankings(rankings, config.micro_batch_size):
+        moved = segments([ranking.examples for ranking in part], device)
+        for share in passes(reward_model.model.embed_tokens, moved, config, step):
+            micro_loss = torch.zeros((), device=device)
+            for scores, tiers in scored(reward_model, part):
+                micro_loss = micro_loss + ranking_loss(scores, tiers, margin=config.margin, ties=config.ties)
+                won, of = pair_accuracy(scores.detach(), tiers)
+                right, pairs = right + won, pairs + of
+            (share * micro_loss / len(rankings)).backward()
+            loss += share * micro_loss.item() / len(rankings)
     return {"loss": loss} | ({"accuracy": right / pairs} if pairs else {})
 
 
@@ -108,24 +118,13 @@ def scored(reward_model: RewardModel, rankings: Sequence[Ranking]) -> list[tuple
     return [(s, torch.tensor(ranking.tiers, device=s.device)) for s, ranking in zip(scores, rankings, strict=True)]
 
 
-def _whole_rankings(rankings: Sequence[Ranking], size: int) -> Iterator[list[Ranking]]:
-    """Groups of whole rankings with at most `size` completions in all, or of one ranking with more."""
-    group: list[Ranking] = []
-    for ranking in rankings:
-        if group and sum(len(member.tiers) for member in [*group, ranking]) > size:
-            yield group
-            group = []
-        group.append(ranking)
-    yield group
-
-
 @torch.no_grad()
 def _evaluate(run: Run[RewardConfig], reward_model: RewardModel, heldout: list[Ranking]) -> dict[str, float]:
     """The share of untied held-out pairs that the scores order as people did."""
     right, pairs = 0.0, 0
     if not heldout:
         return {}
-    for part in _whole_rankings(heldout, run.config.micro_batch_size):
+    for part in whole_rankings(heldout, run.config.micro_batch_size):
         run.check_stop()
         for scores, tiers in scored(reward_model, part):
             won, of = pair_accuracy(scores, tiers)

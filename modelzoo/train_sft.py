@@ -3,11 +3,13 @@
 import time
 from collections.abc import Iterator
 
+from modelzoo.adversarial import passes
 from modelzoo.batches import Batch, Example, Packed, collate, length_of, micro_batches, step_indices
 from modelzoo.checkpoint import load_policy, manifest_hash
 from modelzoo.config import SFTConfig
 from modelzoo.data import Snapshot, encode_demonstrations
 from modelzoo.logprobs import response_logprobs, summed_loss
+from modelzoo.lora import adapted, merged
 from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate
 from modelzoo.packing import best_fit, pack
 from modelzoo.progress import TrainingState
@@ -22,7 +24,7 @@ def train_sft(run: Run[SFTConfig]) -> dict[str, float]:
     spec, config = run.spec, run.config
     snapshot = Snapshot.open(spec.path("snapshot"))
     policy, tokenizer, manifest = load_policy(spec.path("policy"))
-    owned(policy, run.device)
+    policy = adapted(owned(policy, run.device), config)
     examples, heldout, languages = _demonstrations(run, snapshot, tokenizer, policy.config.max_position_embeddings)
 
     optimizer = adamw(policy, config)
@@ -44,9 +46,10 @@ def train_sft(run: Run[SFTConfig]) -> dict[str, float]:
         set_learning_rate(optimizer, rate)
         loss = 0.0
         for micro in _micro_batches(run, batch, tokenizer.pad_id):
-            micro_loss = -response_logprobs(policy, micro).sum() / targets  # over the tokens of the whole batch
-            micro_loss.backward()
-            loss += micro_loss.item()
+            for share in passes(policy.model.embed_tokens, micro.segments, config, step):
+                micro_loss = -response_logprobs(policy, micro).sum() / targets  # over the tokens of the whole batch
+                (share * micro_loss).backward()
+                loss += share * micro_loss.item()
         (loss,) = run.processes.sum(loss)
         run.processes.sum_gradients(policy)
         grad_norm = clip_gradients(policy, config.max_grad_norm, "policy")
@@ -61,7 +64,7 @@ def train_sft(run: Run[SFTConfig]) -> dict[str, float]:
     run.log_metrics(heldout_metrics)
     metrics = state.metrics | heldout_metrics
     run.export(
-        policy,
+        merged(policy),
         tokenizer,
         kind="sft",
         parents=[parent],

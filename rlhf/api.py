@@ -126,7 +126,7 @@ class RunFilter(filters.FilterSet):
 
 
 class RunViewSet(mixins.CreateModelMixin, viewsets.ReadOnlyModelViewSet[TrainingRun]):
-    """Training runs: supervised fine-tuning, reward models, PPO."""
+    """Training runs: supervised fine-tuning, reward models, PPO, DPO."""
 
     serializer_class = RunSerializer
     permission_classes = [IsOps]

@@ -16,6 +16,7 @@ NAMES = {
     "accuracy": _("Accuracy"),
     "heldout_accuracy": _("Held-out accuracy"),
     "heldout_pairs": _("Held-out pairs"),
+    "margin": _("Reward margin"),
     "reward": _("Reward"),
     "kl": _("KL to the reference policy"),
     "response_length": _("Response length, in tokens"),

@@ -17,12 +17,17 @@ MAIN = {
     "sft": ("learning_rate", "epochs", "batch_size", "max_length"),
     "reward": ("learning_rate", "epochs", "batch_size", "ties", "max_length"),
     "ppo": ("learning_rate", "episodes", "batch_size", "minibatch_size", "kl_coef", "max_new_tokens"),
+    "dpo": ("learning_rate", "epochs", "batch_size", "beta", "max_length"),
 }
 """What most people change; the rest stands under “advanced”."""
 
 LABELS = {
     "adam_eps": _("Adam's epsilon"),
+    "adversarial": _("Adversarial training"),
+    "adversarial_epsilon": _("Size of the disturbance"),
+    "adversarial_steps": _("FreeLB passes"),
     "batch_size": _("Batch size"),
+    "beta": _("Beta"),
     "checkpoint_every": _("Steps between checkpoints"),
     "clip_range": _("Clip range"),
     "ema_decay": _("Moving average of the weights"),
@@ -37,6 +42,9 @@ LABELS = {
     "kl_stop": _("KL stop"),
     "kl_target": _("KL target"),
     "learning_rate": _("Learning rate"),
+    "lora_alpha": _("LoRA alpha"),
+    "lora_layers": _("LoRA layers"),
+    "lora_rank": _("LoRA rank"),
     "margin": _("Margin"),
     "max_grad_norm": _("Largest gradient norm"),
     "max_length": _("Longest sequence"),
@@ -60,7 +68,16 @@ LABELS = {
     "whiten_rewards": _("Whiten rewards"),
 }
 
-CHOICE_LABELS = {"drop": _("leave them out"), "model": _("pull their scores together")}
+CHOICE_LABELS = {
+    "drop": _("leave them out"),
+    "model": _("pull their scores together"),
+    "none": _("none"),
+    "fgm": _("FGM: one step along the gradient"),
+    "freelb": _("FreeLB: several steps along the gradient"),
+    "neftune": _("NEFTune: random noise"),
+    "attention": _("attention"),
+    "all": _("attention and feed-forward"),
+}
 
 # What only shows when values meet: `build` says it in English, the form in the reader's language.
 TOGETHER = {"minibatch_size": _("The minibatch size must divide the batch size.")}

@@ -30,11 +30,13 @@ TITLES = {
     "sft": gettext_lazy("Start supervised fine-tuning"),
     "reward": gettext_lazy("Train a reward model"),
     "ppo": gettext_lazy("Start PPO"),
+    "dpo": gettext_lazy("Start DPO"),
 }
 EXPLAINED = {
     "sft": gettext_lazy("The model learns to answer as the demonstrations do."),
     "reward": gettext_lazy("A copy of the model learns to score answers as the rankings order them."),
     "ppo": gettext_lazy("The policy practises on the prompts and is rewarded by the reward model."),
+    "dpo": gettext_lazy("The policy learns from the rankings directly, without a reward model: a baseline for PPO."),
     "retrain": gettext_lazy(
         "Freezes what people said so far, trains a reward model on it, then improves the policy with that."
     ),

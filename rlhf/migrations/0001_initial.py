@@ -122,7 +122,7 @@ class Migration(migrations.Migration):
                 ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
                 ('started_at', models.DateTimeField(editable=False, null=True)),
                 ('finished_at', models.DateTimeField(editable=False, null=True)),
-                ('stage', models.CharField(choices=[('sft', 'supervised fine-tuning'), ('reward', 'reward model'), ('ppo', 'PPO')], max_length=8, verbose_name='stage')),
+                ('stage', models.CharField(choices=[('sft', 'supervised fine-tuning'), ('reward', 'reward model'), ('ppo', 'PPO'), ('dpo', 'DPO')], max_length=8, verbose_name='stage')),
                 ('corpus', models.CharField(blank=True, help_text='A JSONL file in the folder “corpora” of the data directory, for the pretraining mix.', max_length=200, verbose_name='pretraining text')),
                 ('key', models.UUIDField(blank=True, editable=False, null=True, unique=True)),
                 ('after', models.ForeignKey(blank=True, editable=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='followers', to='rlhf.trainingrun')),

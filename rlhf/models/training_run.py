@@ -118,6 +118,7 @@ class TrainingRun(Job):
         SFT = "sft", _("supervised fine-tuning")
         REWARD = "reward", _("reward model")
         PPO = "ppo", _("PPO")
+        DPO = "dpo", _("DPO")
 
     project = models.ForeignKey(
         "labeling.Project", on_delete=models.PROTECT, related_name="runs", verbose_name=_("project")
@@ -211,7 +212,7 @@ class TrainingRun(Job):
         train = self.snapshot.counts.get("train", {})
         if self.stage == self.Stage.SFT and not train.get("demonstrations"):
             return _("The snapshot has no demonstrations to learn from. Write or import some, then freeze again.")
-        if self.stage == self.Stage.REWARD and not train.get("pairs"):
+        if self.stage in (self.Stage.REWARD, self.Stage.DPO) and not train.get("pairs"):
             return _("The snapshot has no ranking that prefers one completion. Rank more sets, then freeze again.")
         if self.stage == self.Stage.PPO and not train.get("prompts"):
             return _("The snapshot has no approved prompts to practise on. Approve some, then freeze again.")
@@ -233,7 +234,7 @@ class TrainingRun(Job):
         policy, reward_model = self.inputs()
         version = ModelVersion.objects.create(
             name=self.result_name,
-            kind={"sft": "sft", "reward": "reward", "ppo": "policy"}[self.stage],
+            kind={"sft": "sft", "reward": "reward", "ppo": "policy", "dpo": "policy"}[self.stage],
             directory=directory,
             manifest_hash=manifest_hash,
             snapshot_hash=self.snapshot.hash,

@@ -84,7 +84,11 @@ def test_snapshot_too_small_for_the_stage_is_refused(
 ) -> None:
     rank(1, tiers=(1, 1, 1, 1))
     bare = DatasetSnapshot.objects.freeze(project, oscar)
-    for stage, words in (("sft", "no demonstrations"), ("reward", "no ranking that prefers")):
+    for stage, words in (
+        ("sft", "no demonstrations"),
+        ("reward", "no ranking that prefers"),
+        ("dpo", "no ranking that prefers"),
+    ):
         with pytest.raises(ValidationError, match=words):
             TrainingRun.objects.start(stage=stage, project=project, snapshot=bare, policy=policy, by=oscar)
 
