@@ -13,7 +13,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test test-services check lint format messages loop korean screenshots lock
+.PHONY: help run test test-services check lint format messages loop proofs korean screenshots lock
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -36,7 +36,7 @@ check: lint test  ## the whole gate: lint, then the tests
 lint: $(VENV)/dev.installed  ## format, lint, types, layers, migrations
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/ruff check
-	$(VENV)/bin/mypy webapp labeling rlhf worker modelzoo
+	$(VENV)/bin/mypy webapp labeling rlhf worker modelzoo benchmarks
 	$(VENV)/bin/lint-imports
 	$(PY) manage.py makemigrations --check --dry-run
 
@@ -52,6 +52,9 @@ messages: $(VENV)/dev.installed  ## collect texts for translation, then compile 
 
 loop: $(VENV)/dev.installed  ## the whole loop without a browser, on people with a known preference
 	$(PY) manage.py loop
+
+proofs: $(VENV)/dev.installed  ## the trainers on tasks whose answer is known: optimum, ceiling, over-optimisation
+	$(PY) -m benchmarks.proofs
 
 korean: $(VENV)/worker.installed  ## train a small Korean policy from scratch and promote it in a Korean project
 	$(PY) manage.py korean $(CSV)

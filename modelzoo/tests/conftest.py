@@ -1,5 +1,6 @@
 """A transformer of a few thousand weights, a tokenizer trained on the spot, and a snapshot to train on."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable
@@ -12,7 +13,9 @@ import torch
 from modelzoo.__main__ import main
 from modelzoo.batches import seeded
 from modelzoo.checkpoint import save_checkpoint
-from modelzoo.config import ModelConfig
+from modelzoo.config import ModelConfig, PPOConfig, build
+from modelzoo.prepare_ppo import sample
+from modelzoo.rollout import Models, Rollout, collect
 from modelzoo.tokenizer import Tokenizer, train_sentencepiece
 from modelzoo.transformer import RewardModel, Transformer
 
@@ -65,6 +68,22 @@ def reward_directory(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFact
     model = RewardModel.from_policy(tiny_policy(tokenizer), seeded("head"))
     save_checkpoint(directory, model, tokenizer, kind="reward", languages=["en"])
     return directory
+
+
+@pytest.fixture
+def models(policy: Transformer, tokenizer: Tokenizer) -> Models:
+    reward = RewardModel.from_policy(policy, seeded("head"))
+    return Models(policy, copy.deepcopy(policy), reward, copy.deepcopy(reward), tokenizer)
+
+
+def config_of(**params: Any) -> PPOConfig:
+    return build(PPOConfig, {"batch_size": 8, "minibatch_size": 8, "max_new_tokens": 6, **params})
+
+
+def rolled_out(models: Models, config: PPOConfig, step: int = 0) -> Rollout:
+    prompts = [models.tokenizer.encode_chat(question(number))[: 3 + number] for number in range(config.batch_size)]
+    examples, finished = sample(models, config, prompts, step, should_stop=lambda: False)
+    return collect(models, examples, finished, config, config.kl_coef)[0]
 
 
 def question(number: int) -> list[dict[str, str]]:

@@ -1,49 +1,34 @@
 import copy
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from modelzoo.batches import Example, seeded
 from modelzoo.checkpoint import load_policy, load_reward_model, save_checkpoint
-from modelzoo.config import PPOConfig, SamplingConfig, build
+from modelzoo.config import SamplingConfig
 from modelzoo.data import encode_example
 from modelzoo.logprobs import response_logprobs
 from modelzoo.optimizer import update_average
 from modelzoo.prepare_ppo import sample
-from modelzoo.rollout import Models, Rollout, collect, minibatches, rows_alike
+from modelzoo.rollout import Models, collect, minibatches, rows_alike
 from modelzoo.sampler import Sampler
 from modelzoo.tests.conftest import (
     SENTENCE,
     Train,
+    config_of,
     demonstration,
     prompt,
     question,
     ranking,
+    rolled_out,
     tiny_policy,
     write_snapshot,
 )
 from modelzoo.tokenizer import Tokenizer, train_sentencepiece
 from modelzoo.train_ppo import add_policy_gradient, add_pretraining_gradient, add_value_gradient
-from modelzoo.transformer import RewardModel, Transformer
-
-
-@pytest.fixture
-def models(policy: Transformer, tokenizer: Tokenizer) -> Models:
-    reward = RewardModel.from_policy(policy, seeded("head"))
-    return Models(policy, copy.deepcopy(policy), reward, copy.deepcopy(reward), tokenizer)
-
-
-def config_of(**params: Any) -> PPOConfig:
-    return build(PPOConfig, {"batch_size": 8, "minibatch_size": 8, "max_new_tokens": 6, **params})
-
-
-def rolled_out(models: Models, config: PPOConfig, step: int = 0) -> Rollout:
-    prompts = [models.tokenizer.encode_chat(question(number))[: 3 + number] for number in range(config.batch_size)]
-    examples, finished = sample(models, config, prompts, step, should_stop=lambda: False)
-    return collect(models, examples, finished, config, config.kl_coef)[0]
+from modelzoo.transformer import RewardModel
 
 
 def gradients(model: torch.nn.Module) -> list[torch.Tensor]:
@@ -75,8 +60,13 @@ def test_ratio_is_exactly_1_where_the_head_runs_in_chunks(models: Models, monkey
     assert torch.equal(response_logprobs(models.policy, part.batch), part.logprobs)
 
 
-def test_first_update_of_a_run_starts_from_no_kl_and_clips_nothing(train: Train) -> None:
-    first = train("ppo", {"minibatch_size": 8, "kl_coef": 0.5}).metrics[0]
+@pytest.mark.parametrize("micro_batch_size", [1, 3, 8])
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 1.3])
+def test_first_update_of_a_run_starts_from_no_kl_and_clips_nothing(
+    train: Train, micro_batch_size: int, temperature: float
+) -> None:
+    params = {"minibatch_size": 8, "kl_coef": 0.5, "micro_batch_size": micro_batch_size, "temperature": temperature}
+    first = train("ppo", params | {"episodes": 8}).metrics[0]
     assert (first["kl"], first["approx_kl"], first["ratio"], first["clip_fraction"]) == (0, 0, 1, 0)
     assert first["policy_loss"] == pytest.approx(0, abs=1e-6)  # the mean of whitened advantages
 

@@ -58,23 +58,34 @@ def pairs_right(rankings: Iterable[tuple[Sequence[float], Sequence[int]]]) -> tu
     return right, total
 
 
-def calibrated_noise(sets: Sequence[Sequence[float]], seed: int, target: float = AGREEMENT) -> float:
+def calibrated_noise(
+    sets: Sequence[Sequence[float]],
+    seed: int,
+    target: float = AGREEMENT,
+    *,
+    others: Sequence[Sequence[float]] | None = None,
+) -> float:
     """The noise at which two labelers agree on `target` of the pairs in sets with these hidden scores.
 
-    By bisection over simulated pairs of labelers, each time with the same random numbers. Raises LoopError where the
-    scores hardly differ, so that no noise gives that much agreement.
+    `others` are the scores of the same sets as the second labeler feels them, where tastes differ. By bisection over
+    simulated pairs of labelers, each time with the same random numbers. Raises LoopError where the scores hardly
+    differ, or the tastes too much, so that no noise gives that much agreement.
     """
     low, high = 1e-3, 10.0
-    if _simulated_agreement(sets, low, seed) < target:
+    views = sets, sets if others is None else others
+    if _simulated_agreement(views, low, seed) < target:
         raise LoopError(f"completions are too alike for labelers to agree on {target:.1%} of their pairs")
     for _ in range(25):
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if _simulated_agreement(sets, middle, seed) > target else (low, middle)
+        low, high = (middle, high) if _simulated_agreement(views, middle, seed) > target else (low, middle)
     return math.sqrt(low * high)
 
 
-def _simulated_agreement(sets: Sequence[Sequence[float]], noise: float, seed: int) -> float:
-    first, second = random.Random(f"{seed}/first"), random.Random(f"{seed}/second")
-    return agreement(
-        [judge(scores, noise, first).tiers for scores in sets], [judge(scores, noise, second).tiers for scores in sets]
+def _simulated_agreement(
+    views: tuple[Sequence[Sequence[float]], Sequence[Sequence[float]]], noise: float, seed: int
+) -> float:
+    first, second = (
+        [judge(scores, noise, chance).tiers for scores in sets]
+        for sets, chance in zip(views, (random.Random(f"{seed}/first"), random.Random(f"{seed}/second")), strict=True)
     )
+    return agreement(first, second)

@@ -1,0 +1,1 @@
+"""Measurements, each with the machine it ran on, and proofs (`make proofs`)."""

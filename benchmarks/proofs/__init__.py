@@ -1,0 +1,1 @@
+"""Three claims about the trainers, each proved on a task small enough to know the truth of. `make proofs` runs them."""
