@@ -54,8 +54,8 @@ def scores(reward_model: RewardModel, prompt: list[int], length: int, end_id: in
 
 def is_cut(vocab_size: int, length: int) -> Tensor:
     """Which responses do not end, (N,)."""
-    by_length = [(vocab_size - 1) ** t for t in range(length + 1)]
-    return torch.arange(sum(by_length)) >= sum(by_length[:-1])
+    counts = torch.tensor([(vocab_size - 1) ** t for t in range(length + 1)])
+    return (torch.arange(length + 1) == length).repeat_interleave(counts)
 
 
 def _scored(reward_model: RewardModel, prompt: list[int], responses: Tensor) -> Tensor:
