@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
 from modelzoo.batches import Example, Packed, length_of
+from modelzoo.transformer import Decoder
 
 Item = TypeVar("Item")
 
@@ -37,35 +38,43 @@ def best_fit(items: Sequence[Item], size: int, length: Callable[[Item], int]) ->
     return groups
 
 
-def pack(examples: Sequence[Example], device: torch.device | str = "cpu") -> Packed:
+def pack(examples: Sequence[Example], decoder: Decoder) -> Packed:
     """One row of all examples. A first token is never a response: nothing is predicted from another sequence."""
     lengths = [length_of(example) for example in examples]
+    device = decoder.embed_tokens.weight.device
     positions = torch.cat([torch.arange(length) for length in lengths])
     prompts = torch.tensor([max(1, len(example.prompt)) for example in examples])
     return Packed(
         tokens=torch.tensor([token for example in examples for token in example.tokens], device=device)[None],
         response=(positions >= prompts.repeat_interleave(torch.tensor(lengths))).to(device)[None],
         positions=positions.to(device)[None],
-        attend=Apart(lengths, device),
+        attend=Apart(lengths, decoder, device),
     )
 
 
 class Apart:
     """Causal attention within each of several sequences that stand in one row."""
 
-    def __init__(self, lengths: list[int], device: torch.device | str) -> None:
+    def __init__(self, lengths: list[int], decoder: Decoder, device: torch.device) -> None:
         self.lengths = lengths
         ends = torch.tensor([0, *lengths]).cumsum(0)
         self.bounds = ends.to(device=device, dtype=torch.int32)  # (sequences + 1,)
+        self.masks: list[Tensor] = []  # empty: plainly causal
+        if not decoder.config.sees_all:
+            column = torch.arange(max(lengths), device=device)
+            distance = (column[:, None] - column)[None, None]
+            mask = decoder.near(distance >= 0, distance)  # (1, 1 or H, longest, longest)
+            self.masks = [mask[:, :, :length, :length] for length in lengths]
 
     def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """(1, H, T, E), (1, G, T, E) twice -> (1, H, T, E)."""
-        if queries.is_cuda and queries.dtype in (torch.bfloat16, torch.float16):
+        if queries.is_cuda and queries.dtype in (torch.bfloat16, torch.float16) and not self.masks:
             return self._in_one_kernel(queries, keys, values)
         parts = (part.split(self.lengths, dim=2) for part in (queries, keys, values))
+        masks: Sequence[Tensor | None] = self.masks or [None] * len(self.lengths)
         mixed = [
-            F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-            for q, k, v in zip(*parts, strict=True)
+            F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
+            for q, k, v, mask in zip(*parts, masks, strict=True)
         ]
         return torch.cat(mixed, dim=2)
 

@@ -45,7 +45,7 @@ def train_sft(run: Run[SFTConfig]) -> dict[str, float]:
         )
         set_learning_rate(optimizer, rate)
         loss = 0.0
-        for micro in _micro_batches(run, batch, tokenizer.pad_id):
+        for micro in _micro_batches(run, policy, batch, tokenizer.pad_id):
             for share in passes(policy.model.embed_tokens, micro.segments, config, step):
                 micro_loss = -response_logprobs(policy, micro).sum() / targets  # over the tokens of the whole batch
                 (share * micro_loss).backward()
@@ -93,11 +93,13 @@ def _demonstrations(
     return examples, heldout, {row["language"] for row in rows}
 
 
-def _micro_batches(run: Run[SFTConfig], examples: list[Example], pad_id: int) -> Iterator[Batch | Packed]:
+def _micro_batches(
+    run: Run[SFTConfig], policy: Transformer, examples: list[Example], pad_id: int
+) -> Iterator[Batch | Packed]:
     """This process's share of the examples, as much at once as `micro_batch_size` allows."""
     size, share = run.config.micro_batch_size, run.processes.share(examples, length_of)
     if run.config.packing:
-        yield from (pack(part, run.device) for part in best_fit(share, size, length_of))
+        yield from (pack(part, policy.model) for part in best_fit(share, size, length_of))
     else:
         yield from (collate(part, pad_id, run.device) for part in micro_batches(share, size, length_of))
 
@@ -105,5 +107,5 @@ def _micro_batches(run: Run[SFTConfig], examples: list[Example], pad_id: int) ->
 def _evaluate(run: Run[SFTConfig], policy: Transformer, heldout: list[Example], pad_id: int) -> dict[str, float]:
     if not heldout:
         return {}
-    (loss,) = run.processes.sum(summed_loss(policy, _micro_batches(run, heldout, pad_id), run.check_stop))
+    (loss,) = run.processes.sum(summed_loss(policy, _micro_batches(run, policy, heldout, pad_id), run.check_stop))
     return {"heldout_loss": loss / sum(len(example.response) for example in heldout)}

@@ -1,12 +1,14 @@
 """Demonstrations in one row without padding: nothing leaks from one to another, and the result is the padded one's."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from modelzoo.batches import Example, collate, length_of, seeded
 from modelzoo.logprobs import response_logprobs
 from modelzoo.packing import best_fit, pack
-from modelzoo.tests.conftest import Train
+from modelzoo.tests.conftest import Train, tiny_policy
 from modelzoo.tokenizer import Tokenizer
 from modelzoo.transformer import Transformer
 
@@ -18,6 +20,14 @@ EXAMPLES = [
 ]
 
 
+@pytest.fixture(params=[{}, {"position": "alibi"}, {"position": "learned"}, {"sliding_window": 3}], ids=str)
+def policy(tokenizer: Tokenizer, request: pytest.FixtureRequest) -> Transformer:
+    config = replace(tiny_policy(tokenizer).config, **request.param)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Transformer(config)
+
+
 def loss_and_gradients(policy: Transformer, logprobs: torch.Tensor) -> tuple[float, list[torch.Tensor]]:
     policy.zero_grad()
     loss = -logprobs.sum() / sum(len(example.response) for example in EXAMPLES)
@@ -26,7 +36,7 @@ def loss_and_gradients(policy: Transformer, logprobs: torch.Tensor) -> tuple[flo
 
 
 def logits_of_each(policy: Transformer, examples: list[Example]) -> tuple[torch.Tensor, ...]:
-    row = pack(examples)
+    row = pack(examples, policy.model)
     states = policy.hidden(row.tokens, positions=row.positions, attend=row.attend)
     return policy.logits(states)[0].split([length_of(example) for example in examples])
 
@@ -34,7 +44,7 @@ def logits_of_each(policy: Transformer, examples: list[Example]) -> tuple[torch.
 def test_packed_and_separate_examples_have_the_same_loss_and_gradients(
     policy: Transformer, tokenizer: Tokenizer
 ) -> None:
-    packed, gradients = loss_and_gradients(policy, response_logprobs(policy, pack(EXAMPLES)))
+    packed, gradients = loss_and_gradients(policy, response_logprobs(policy, pack(EXAMPLES, policy.model)))
     one_by_one = [response_logprobs(policy, collate([example], tokenizer.pad_id)).sum() for example in EXAMPLES]
     separate, expected = loss_and_gradients(policy, torch.stack(one_by_one))
     assert abs(packed - separate) < 1e-5
@@ -58,8 +68,8 @@ def test_positions_start_again_with_each_packed_example(policy: Transformer) -> 
     assert torch.equal(first, second)
 
 
-def test_nothing_is_predicted_across_packed_examples() -> None:
-    row = pack([EXAMPLES[0], Example([], [8, 9])])
+def test_nothing_is_predicted_across_packed_examples(policy: Transformer) -> None:
+    row = pack([EXAMPLES[0], Example([], [8, 9])], policy.model)
     assert row.response[0].tolist() == [False] * 3 + [True] * 4 + [False, True]
 
 
