@@ -63,26 +63,36 @@ def write_directory_atomically(
 
 
 def write_whole(directory: Path | str, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary directory beside `directory`, fsync it and rename it into place.
+    """Let `write` fill a directory that appears whole. Raises what `appearing_whole` raises."""
+    with appearing_whole(directory) as temporary:
+        temporary.mkdir()
+        write(temporary)
 
-    Raises CheckpointError if the directory is there already, NoSpaceError on a full disk. Whatever is raised, nothing
-    remains under either name.
+
+@contextmanager
+def appearing_whole(path: Path | str) -> Iterator[Path]:
+    """A temporary name beside `path` for a file or a directory of files; then fsync it and rename it into place.
+
+    Raises CheckpointError if `path` is there already, NoSpaceError on a full disk. Whatever is raised, nothing remains
+    under either name.
     """
-    directory = Path(directory)
-    if directory.exists():
-        raise CheckpointError(f"{directory} exists already; a checkpoint is never written over")
-    temporary = directory.with_name(f".{directory.name}.{token_hex(6)}.tmp")
-    with _full_disk_named(directory):
+    path = Path(path)
+    if path.exists():
+        raise CheckpointError(f"{path} exists already; it is never written over")
+    temporary = path.with_name(f".{path.name}.{token_hex(6)}.tmp")
+    with _full_disk_named(path):
         try:
-            directory.parent.mkdir(parents=True, exist_ok=True)
-            temporary.mkdir()
-            write(temporary)
-            for path in (*temporary.iterdir(), temporary):
-                _fsync(path)
-            temporary.rename(directory)
-            _fsync(directory.parent)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            for part in (*(temporary.iterdir() if temporary.is_dir() else ()), temporary):
+                _fsync(part)
+            temporary.rename(path)
+            _fsync(path.parent)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
+                temporary.unlink(missing_ok=True)
             raise
 
 

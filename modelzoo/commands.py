@@ -12,6 +12,7 @@ from modelzoo.checkpoint import CheckpointError, manifest_hash, verify
 from modelzoo.config import ConfigError, SamplingConfig, build
 from modelzoo.data import SnapshotError
 from modelzoo.dialogues import read_dialogues, write_dialogues
+from modelzoo.gguf_writer import DTYPES, export_gguf
 from modelzoo.huggingface import export_huggingface
 from modelzoo.import_model import import_model
 from modelzoo.sampler import PromptError, Sampler
@@ -54,12 +55,20 @@ def _import(arguments: argparse.Namespace) -> int:
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("directory", type=Path, help="the Hugging Face directory to write")
+    parser.add_argument("path", type=Path, help="the Hugging Face directory or the GGUF file to write")
+    parser.add_argument("--format", choices=("hf", "gguf"), default="hf", help="what to write (default: hf)")
+    parser.add_argument(
+        "--dtype", choices=tuple(DTYPES), default="f16", help="of the matrices in a GGUF file (default: f16)"
+    )
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    export_huggingface(arguments.checkpoint, arguments.directory)
-    print(f"{arguments.directory}: open it with transformers' from_pretrained")
+    if arguments.format == "gguf":
+        export_gguf(arguments.checkpoint, arguments.path, arguments.dtype)
+        print(f"{arguments.path}: run it with llama.cpp")
+    else:
+        export_huggingface(arguments.checkpoint, arguments.path)
+        print(f"{arguments.path}: open it with transformers' from_pretrained")
     return 0
 
 
@@ -173,7 +182,7 @@ def _dialogues(arguments: argparse.Namespace) -> int:
 
 COMMANDS = {
     "import": Command("make a checkpoint of a model from elsewhere", _import_arguments, _import),
-    "export": Command("write a checkpoint as a Hugging Face directory", _export_arguments, _export),
+    "export": Command("write a checkpoint as a Hugging Face directory or a GGUF file", _export_arguments, _export),
     "tokenizer": Command("train a sentencepiece tokenizer", _tokenizer_arguments, _tokenizer),
     "shards": Command("tokenise a corpus into files that pretraining maps into memory", _shards_arguments, _shards),
     "dialogues": Command("turn two columns of a CSV into a corpus and a snapshot", _dialogues_arguments, _dialogues),

@@ -362,7 +362,7 @@ STAGES: dict[str, type[TrainingConfig]] = {
 
 
 def build(config_class: type[T], overrides: dict[str, Any]) -> T:
-    """A config with `overrides` over the defaults. ConfigError names every unknown key and bad value at once."""
+    """A config with `overrides` over the defaults. ConfigError names every unknown, bad or missing value at once."""
     fields = {f.name: f for f in dataclasses.fields(config_class)}  # type: ignore[arg-type]
     errors: dict[str, str] = {}
     values: dict[str, Any] = {}
@@ -374,6 +374,9 @@ def build(config_class: type[T], overrides: dict[str, Any]) -> T:
             values[name] = _checked(fields[name], value)
         except ValueError as error:
             errors[name] = str(error)
+    errors |= {
+        name: "is missing" for name, f in fields.items() if f.default is dataclasses.MISSING and name not in overrides
+    }
     if errors:
         raise ConfigError(errors)
     return config_class(**values)

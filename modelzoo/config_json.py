@@ -110,10 +110,7 @@ def config_from_json(raw: Mapping[str, Any]) -> ModelConfig:
     else:
         known = ", ".join([*FAMILIES, "gpt2"])
         raise ConfigError({"model_type": f"must be one of {known}, not {model_type!r}"})
-    required = [field.name for field in dataclasses.fields(ModelConfig) if field.default is dataclasses.MISSING]
-    if missing := {name: "is missing" for name in required if values.get(name) is None}:
-        raise ConfigError(missing)
-    return build(ModelConfig, values)
+    return build(ModelConfig, {name: value for name, value in values.items() if value is not None})
 
 
 def _from_llama(raw: Mapping[str, Any], model_type: str) -> dict[str, Any]:

