@@ -43,6 +43,11 @@ class HasExamples(Protocol):
 Ranked = TypeVar("Ranked", bound=HasExamples)
 
 
+def tokens_of(ranked: HasExamples) -> int:
+    """Tokens of all completions with their prompts."""
+    return sum(map(length_of, ranked.examples))
+
+
 class Batch(NamedTuple):
     """Sequences padded on the right."""
 

@@ -57,18 +57,21 @@ def sample(
     Whichever stop token ended a response, it is recorded as it was drawn: PPO's log-probabilities are of what was said.
     """
     tokenizer = models.tokenizer
+    share = models.team.share(range(len(prompts)), lambda row: len(prompts[row]))
     responses = generate(
         models.policy,
-        prompts,
+        [prompts[row] for row in share],
         1,
         SamplingConfig(temperature=config.temperature, max_new_tokens=config.max_new_tokens),
         tokenizer.stop_ids,
         tokenizer.pad_id,
-        [seeded(config.seed, "rollout", step, row) for row in range(len(prompts))],
+        [seeded(config.seed, "rollout", step, row) for row in share],
         should_stop=should_stop,
     )
-    examples = [Example(prompt, rows[0].token_ids) for prompt, rows in zip(prompts, responses, strict=True)]
-    return examples, [rows[0].finish_reason == "stop" for rows in responses]
+    said = {row: (first.token_ids, first.finish_reason) for row, (first,) in zip(share, responses, strict=True)}
+    everything = {row: of for part in models.team.gather(said) for row, of in part.items()}
+    examples = [Example(prompt, everything[row][0]) for row, prompt in enumerate(prompts)]
+    return examples, [everything[row][1] == "stop" for row in range(len(prompts))]
 
 
 def _load_models(run: Run[PPOConfig]) -> tuple[Models, Tokenizer, list[str]]:
@@ -94,6 +97,7 @@ def _load_models(run: Run[PPOConfig]) -> tuple[Models, Tokenizer, list[str]]:
         reward=reward,
         value=adapted(reward, config) if config.lora_rank else independent(reward),
         tokenizer=tokenizer,
+        team=run.processes,
     )
     for model in (models.reference, models.reward):
         model.requires_grad_(False)

@@ -1,11 +1,13 @@
-"""What a training loop and the run around it share: the state a checkpoint holds, and whom to tell of each step."""
+"""What a training loop and the run around it share: what a checkpoint holds, whom to tell, who else is at work."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+Item = TypeVar("Item")
 
 
 @dataclass
@@ -32,3 +34,39 @@ class Progress(Protocol):
 
     def check_stop(self) -> None:
         """Raise if the loop is to stop; what the step did so far is then done again."""
+
+
+class Team(Protocol):
+    """The processes at work on one run: each does its share, then the sums are the same in all of them."""
+
+    def share(self, items: Sequence[Item], cost: Callable[[Item], int]) -> list[Item]: ...
+
+    def sum(self, *numbers: float) -> list[float]: ...
+
+    def sum_tensor(self, tensor: Tensor) -> Tensor: ...
+
+    def sum_gradients(self, model: nn.Module) -> None: ...
+
+    def gather(self, value: Any) -> list[Any]: ...
+
+
+class Alone:
+    """A team of one; `modelzoo.distributed.Processes` is one of several."""
+
+    def share(self, items: Sequence[Item], cost: Callable[[Item], int]) -> list[Item]:
+        return list(items)
+
+    def sum(self, *numbers: float) -> list[float]:
+        return list(numbers)
+
+    def sum_tensor(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def sum_gradients(self, model: nn.Module) -> None:
+        pass
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+
+ALONE = Alone()

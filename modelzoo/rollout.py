@@ -10,6 +10,7 @@ from modelzoo.batches import Batch, Example, collate, micro_batches
 from modelzoo.config import PPOConfig
 from modelzoo.logprobs import response_logprobs, response_logprobs_and_entropy, response_values
 from modelzoo.losses import advantages_and_returns, kl_k1, token_rewards, whiten
+from modelzoo.progress import ALONE, Team
 from modelzoo.transformer import RewardModel, Transformer
 
 
@@ -65,6 +66,7 @@ class Models(NamedTuple):
     reward: RewardModel
     value: RewardModel
     tokenizer: Vocabulary
+    team: Team = ALONE
 
     @property
     def device(self) -> torch.device:
@@ -93,7 +95,7 @@ def collect(
     kept: Kept | None = None
     for place, minibatch in enumerate(minibatches(list(range(len(examples))), config.minibatch_size)):
         keep = place == 0 and len(minibatch) <= config.micro_batch_size
-        for rows in rows_alike(batch, minibatch, config.micro_batch_size):  # as the update will cut them
+        for rows in rows_alike(models.team, batch, minibatch, config.micro_batch_size):  # as the update will cut them
             pause()
             part = Batch(*(tensor[rows] for tensor in batch)).trimmed()
             width = slice(part.tokens.shape[1])
@@ -107,6 +109,8 @@ def collect(
                 columns["reference"][rows, width] = reference
                 scores[rows] = models.reward(_as_ranked(part, ended[rows], models.tokenizer), part.mask)
             kept = Kept(said[0], values) if keep else kept
+    for filled in (*columns.values(), scores):  # each process its own rows, zeros elsewhere
+        models.team.sum_tensor(filled)
     scores = scores - config.missing_eos_penalty * ~ended
     rewards = token_rewards(scores, kl_k1(columns["policy"], columns["reference"]), batch.response, kl_coef)
     if config.whiten_rewards:
@@ -142,7 +146,7 @@ def minibatches(rows: list[int], size: int) -> Iterator[list[int]]:
         yield rows[start : start + size]
 
 
-def rows_alike(batch: Batch, rows: list[int], size: int) -> Iterator[list[int]]:
-    """The rows in groups that go through a model at once, alike in length."""
-    lengths = batch.mask.sum(dim=1).tolist()
-    return micro_batches(rows, size, lambda row: lengths[row])
+def rows_alike(team: Team, batch: Batch, rows: list[int], size: int) -> Iterator[list[int]]:
+    """This process's share of the rows in groups that go through a model at once, alike in length."""
+    lengths: list[int] = batch.mask.sum(dim=1).tolist()
+    return micro_batches(team.share(rows, lengths.__getitem__), size, lengths.__getitem__)

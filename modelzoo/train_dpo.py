@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modelzoo.batches import Example, Ranking, collate, step_indices, whole_rankings
+from modelzoo.batches import Example, Ranking, collate, step_indices, tokens_of, whole_rankings
 from modelzoo.checkpoint import load_policy, manifest_hash
 from modelzoo.config import DPOConfig
 from modelzoo.data import Snapshot, encode_rankings
@@ -56,8 +56,8 @@ def train_dpo(run: Run[DPOConfig]) -> dict[str, float]:
             step, total, peak=config.learning_rate, warmup_ratio=config.warmup_ratio, final_ratio=config.final_lr_ratio
         )
         set_learning_rate(optimizer, rate)
-        loss, margin, right, pairs = 0.0, 0.0, 0.0, 0
-        for part in whole_rankings(batch, config.micro_batch_size):
+        loss, margin, right, pairs = 0.0, 0.0, 0.0, 0.0
+        for part in whole_rankings(run.processes.share(batch, tokens_of), config.micro_batch_size):
             micro_loss = torch.zeros((), device=run.device)
             rewards_of = implicit_rewards(policy, part, config.beta, tokenizer.pad_id)
             for ranking, rewards in zip(part, rewards_of, strict=True):
@@ -67,6 +67,8 @@ def train_dpo(run: Run[DPOConfig]) -> dict[str, float]:
                 right, pairs = right + won, pairs + of
             (micro_loss / len(batch)).backward()
             loss += micro_loss.item() / len(batch)
+        loss, margin, right, pairs = run.processes.sum(loss, margin, right, pairs)
+        run.processes.sum_gradients(policy)
         grad_norm = clip_gradients(policy, config.max_grad_norm, "policy")
         optimizer.step()
         optimizer.zero_grad()
@@ -152,13 +154,14 @@ def _rankings(
 @torch.no_grad()
 def _evaluate(run: Run[DPOConfig], policy: Transformer, heldout: list[Judged], pad_id: int) -> dict[str, float]:
     """The share of untied held-out pairs that the implicit rewards order as people did."""
-    right, pairs = 0.0, 0
+    right, pairs = 0.0, 0.0
     if not heldout:
         return {}
-    for part in whole_rankings(heldout, run.config.micro_batch_size):
+    for part in whole_rankings(run.processes.share(heldout, tokens_of), run.config.micro_batch_size):
         run.check_stop()
         rewards_of = implicit_rewards(policy, part, run.config.beta, pad_id)
         for ranking, rewards in zip(part, rewards_of, strict=True):
             won, of = pair_accuracy(rewards, ranking.tiers)
             right, pairs = right + won, pairs + of
-    return {"heldout_accuracy": right / pairs, "heldout_pairs": pairs}
+    right, pairs = run.processes.sum(right, pairs)
+    return {"heldout_accuracy": right / pairs, "heldout_pairs": int(pairs)}

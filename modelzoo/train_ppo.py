@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from modelzoo.batches import Example, collate, endless_indices, epoch_order, micro_batches
+from modelzoo.batches import Example, collate, endless_indices, epoch_order, length_of, micro_batches
 from modelzoo.config import PPOConfig
 from modelzoo.logprobs import response_logprobs, response_values
 from modelzoo.losses import adapted_kl_coef, kl_k3, policy_losses, value_losses
@@ -94,6 +94,7 @@ def update_value(
 ) -> dict[str, float]:
     """One optimizer step of the value model on a minibatch. Alone, so that only one model has gradients at a time."""
     loss = add_value_gradient(models, rollout, rows, config, kept)
+    models.team.sum_gradients(models.value)
     clip_gradients(models.value, config.max_grad_norm, "value model")
     state.optimizers["value"].step()
     state.optimizers["value"].zero_grad()
@@ -113,6 +114,7 @@ def update_policy(
     metrics = add_policy_gradient(models, rollout, rows, config, kept)
     if pretraining:
         metrics["ptx_loss"] = add_pretraining_gradient(models, pretraining, config)
+    models.team.sum_gradients(models.policy)
     metrics["grad_norm"] = clip_gradients(models.policy, config.max_grad_norm, "policy")
     state.optimizers["policy"].step()
     state.optimizers["policy"].zero_grad()
@@ -125,7 +127,7 @@ def add_policy_gradient(
     """Gradient of the clipped surrogate; every sum is divided by the tokens of all `rows`, however they are cut."""
     tokens = int(rollout.batch.response[rows].sum())
     sums = dict.fromkeys(("policy_loss", "approx_kl", "ratio", "clip_fraction"), 0.0)
-    for group in rows_alike(rollout.batch, rows, config.micro_batch_size):
+    for group in rows_alike(models.team, rollout.batch, rows, config.micro_batch_size):
         part = rollout.select(group)
         said = part.batch.response
         logprobs = (
@@ -138,7 +140,7 @@ def add_policy_gradient(
         sums["approx_kl"] += kl_k3(part.logprobs, logprobs)[said].sum().item()
         sums["ratio"] += ratio[said].sum().item()
         sums["clip_fraction"] += ((ratio - 1).abs() > config.clip_range)[said].sum().item()
-    return {name: value / tokens for name, value in sums.items()}
+    return {name: value / tokens for name, value in zip(sums, models.team.sum(*sums.values()), strict=True)}
 
 
 def add_value_gradient(
@@ -147,13 +149,13 @@ def add_value_gradient(
     """Gradient of the clipped squared error, weighed by `value_coef`; returns the mean error of a token."""
     tokens = int(rollout.batch.response[rows].sum())
     total = 0.0
-    for group in rows_alike(rollout.batch, rows, config.micro_batch_size):
+    for group in rows_alike(models.team, rollout.batch, rows, config.micro_batch_size):
         part = rollout.select(group)
         values = kept.values if kept else response_values(models.value, part.batch)
         errors = value_losses(values, part.values, part.returns, config.value_clip_range)[part.batch.response]
         (config.value_coef * errors.sum() / tokens).backward()
         total += errors.detach().sum().item()
-    return total / tokens
+    return models.team.sum(total)[0] / tokens
 
 
 def add_pretraining_gradient(models: Models, pretraining: Sequence[Example], config: PPOConfig) -> float:
@@ -163,12 +165,13 @@ def add_pretraining_gradient(models: Models, pretraining: Sequence[Example], con
     """
     tokens = sum(len(example.response) for example in pretraining)
     total = 0.0
-    for part in micro_batches(pretraining, config.micro_batch_size, lambda example: len(example.tokens)):
+    share = models.team.share(pretraining, length_of)
+    for part in micro_batches(share, config.micro_batch_size, length_of):
         batch = collate(part, models.tokenizer.pad_id, models.device)
         loss = -response_logprobs(models.policy, batch).sum() / tokens
         (config.ptx_coef * loss).backward()
         total += loss.item()
-    return total
+    return models.team.sum(total)[0]
 
 
 def _pretraining_batch(corpus: Sequence[Example], config: PPOConfig, updates: int) -> list[Example]:

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from modelzoo.adversarial import passes
-from modelzoo.batches import Ranking, seeded, step_indices, whole_rankings
+from modelzoo.batches import Ranking, length_of, seeded, step_indices, tokens_of, whole_rankings
 from modelzoo.checkpoint import load_policy, manifest_hash
 from modelzoo.config import RewardConfig
 from modelzoo.data import Snapshot, encode_demonstrations, encode_rankings
 from modelzoo.lora import adapted, merged
 from modelzoo.losses import pair_accuracy, ranking_loss
 from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate
-from modelzoo.progress import TrainingState
+from modelzoo.progress import ALONE, Team, TrainingState
 from modelzoo.run import Run, owned
 from modelzoo.shared_prefix import segments, shared_scores
 from modelzoo.spec import BadInput
@@ -45,7 +45,7 @@ def train_reward(run: Run[RewardConfig]) -> dict[str, float]:
             step, total, peak=config.learning_rate, warmup_ratio=config.warmup_ratio, final_ratio=config.final_lr_ratio
         )
         set_learning_rate(optimizer, rate)
-        metrics = add_ranking_gradient(reward_model, batch, config, step)
+        metrics = add_ranking_gradient(reward_model, batch, config, step, run.processes)
         grad_norm = clip_gradients(reward_model, config.max_grad_norm, "reward model")
         optimizer.step()
         optimizer.zero_grad()
@@ -91,15 +91,15 @@ def _rankings(
 
 
 def add_ranking_gradient(
-    reward_model: RewardModel, rankings: Sequence[Ranking], config: RewardConfig, step: int = 0
+    reward_model: RewardModel, rankings: Sequence[Ranking], config: RewardConfig, step: int = 0, team: Team = ALONE
 ) -> dict[str, float]:
     """Gradient of the mean loss of some rankings; returns that loss and the share of pairs in their right order.
 
     The step decides the noise, where training is adversarial.
     """
-    loss, right, pairs = 0.0, 0.0, 0
+    loss, right, pairs = 0.0, 0.0, 0.0
     device = reward_model.score.weight.device
-    for part in whole_rankings(rankings, config.micro_batch_size):
+    for part in whole_rankings(team.share(rankings, tokens_of), config.micro_batch_size):
         moved = segments([ranking.examples for ranking in part], device)
         for share in passes(reward_model.model.embed_tokens, moved, config, step):
             micro_loss = torch.zeros((), device=device)
@@ -109,6 +109,8 @@ def add_ranking_gradient(
                 right, pairs = right + won, pairs + of
             (share * micro_loss / len(rankings)).backward()
             loss += share * micro_loss.item() / len(rankings)
+    team.sum_gradients(reward_model)
+    loss, right, pairs = team.sum(loss, right, pairs)
     return {"loss": loss} | ({"accuracy": right / pairs} if pairs else {})
 
 
@@ -121,15 +123,16 @@ def scored(reward_model: RewardModel, rankings: Sequence[Ranking]) -> list[tuple
 @torch.no_grad()
 def _evaluate(run: Run[RewardConfig], reward_model: RewardModel, heldout: list[Ranking]) -> dict[str, float]:
     """The share of untied held-out pairs that the scores order as people did."""
-    right, pairs = 0.0, 0
+    right, pairs = 0.0, 0.0
     if not heldout:
         return {}
-    for part in whole_rankings(heldout, run.config.micro_batch_size):
+    for part in whole_rankings(run.processes.share(heldout, tokens_of), run.config.micro_batch_size):
         run.check_stop()
         for scores, tiers in scored(reward_model, part):
             won, of = pair_accuracy(scores, tiers)
             right, pairs = right + won, pairs + of
-    return {"heldout_accuracy": right / pairs, "heldout_pairs": pairs}
+    right, pairs = run.processes.sum(right, pairs)
+    return {"heldout_accuracy": right / pairs, "heldout_pairs": int(pairs)}
 
 
 @torch.no_grad()
@@ -144,8 +147,8 @@ def _offset(
         run.warn("The snapshot has no demonstrations, so it is the ranked completions whose scores average 0.")
         groups = [ranking.examples for ranking in rankings]
     total = 0.0
-    for group in groups:
+    for group in run.processes.share(groups, lambda group: sum(map(length_of, group))):
         run.check_stop()
         (scores,) = shared_scores(reward_model, [group])
         total += scores.double().sum().item()
-    return total / sum(map(len, groups))
+    return run.processes.sum(total)[0] / sum(map(len, groups))

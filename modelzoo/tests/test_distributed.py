@@ -15,7 +15,7 @@ import pytest
 from modelzoo.distributed import Processes
 from modelzoo.state import step_checkpoints
 from modelzoo.tests.conftest import Finished, Train
-from modelzoo.tests.test_resume import TEN_STEPS, assert_same_model, wait_for_step
+from modelzoo.tests.test_resume import STAGES, TEN_STEPS, assert_same_model, wait_for_step
 
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "localhost"]
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -68,7 +68,7 @@ def processes_of(launcher: "subprocess.Popen[bytes]") -> dict[int, int]:
 LONG = {"epochs": 400, "batch_size": 4, "checkpoint_every": 10}
 
 
-@pytest.mark.parametrize("stage", sorted(TEN_STEPS))
+@pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_take_the_same_course_as_one(train: Train, start: Start, corpus: str, stage: str) -> None:
     params = {
         **TEN_STEPS[stage],
@@ -84,12 +84,6 @@ def test_two_processes_take_the_same_course_as_one(train: Train, start: Start, c
         assert ours.keys() == theirs.keys()
         for name in ours.keys() - {"seconds", "tokens_per_second"}:
             assert ours[name] == pytest.approx(theirs[name], rel=1e-5, abs=1e-6), name
-
-
-def test_the_first_process_writes_everything_once(start: Start, tmp_path: Path) -> None:
-    assert start("sft", "out", TEN_STEPS["sft"]).wait(timeout=120) == 0
-    done = Finished(0, tmp_path / "out")
-    assert [line["step"] for line in done.metrics if "loss" in line] == list(range(1, 11))
     assert sorted(path.name for path in done.out.iterdir()) == ["metrics.jsonl", "model", "result.json"]
 
 
@@ -119,27 +113,26 @@ def test_asked_to_stop_all_processes_end_with_a_checkpoint_of_the_same_step(
     assert done.metrics[-1]["step"] == done.result["step"]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_when_one_process_is_killed_none_hangs_and_the_run_can_be_resumed(
-    start: Start, tmp_path: Path, rank: int
-) -> None:
+def test_when_the_first_process_is_killed_the_other_does_not_hang(start: Start, tmp_path: Path) -> None:
     launcher = start("reward", "out", LONG)
-    wait_for_step(tmp_path / "out", 25)
-    os.kill(processes_of(launcher)[rank], signal.SIGKILL)
+    wait_for_step(tmp_path / "out", 5)
+    os.kill(processes_of(launcher)[0], signal.SIGKILL)
     assert launcher.wait(timeout=60) != 0
-    assert not (tmp_path / "out" / "result.json").exists()  # as after any kill: a supervisor tries again
-    assert step_checkpoints([tmp_path / "out" / "checkpoints"])
+    assert not (tmp_path / "out" / "result.json").exists()
 
 
-def test_two_processes_killed_and_resumed_end_with_the_bits_of_two_that_were_not(start: Start, tmp_path: Path) -> None:
+def test_when_another_process_is_killed_none_hangs_and_the_run_resumes_to_the_same_bits(
+    start: Start, tmp_path: Path
+) -> None:
     params = {"epochs": 25, "batch_size": 4, "checkpoint_every": 10}
+    whole = start("reward", "whole", params)
     first = start("reward", "first", params)
     wait_for_step(tmp_path / "first", 25)
-    for process in processes_of(first).values():
-        os.kill(process, signal.SIGKILL)
-    first.wait(timeout=60)
+    os.kill(processes_of(first)[1], signal.SIGKILL)
+    assert first.wait(timeout=60) != 0
+    assert not (tmp_path / "first" / "result.json").exists()  # as after any kill: a supervisor tries again
     assert start("reward", "second", params, resume_from=[str(tmp_path / "first")]).wait(timeout=120) == 0
-    assert start("reward", "whole", params).wait(timeout=120) == 0
+    assert whole.wait(timeout=120) == 0
     assert_same_model(Finished(0, tmp_path / "whole"), Finished(0, tmp_path / "second"))
 
 

@@ -12,6 +12,7 @@ from modelzoo.data import encode_example
 from modelzoo.logprobs import response_logprobs
 from modelzoo.optimizer import update_average
 from modelzoo.prepare_ppo import sample
+from modelzoo.progress import ALONE
 from modelzoo.rollout import Models, collect, minibatches, rows_alike
 from modelzoo.sampler import Sampler
 from modelzoo.tests.conftest import (
@@ -46,7 +47,7 @@ def test_kl_is_exactly_0_and_ratio_exactly_1_before_the_first_update(
     rollout = rolled_out(models, config)
     assert torch.equal(rollout.kl, torch.zeros_like(rollout.kl))
     for rows in minibatches(list(range(8)), 4):
-        for group in rows_alike(rollout.batch, rows, micro_batch_size):
+        for group in rows_alike(ALONE, rollout.batch, rows, micro_batch_size):
             part = rollout.select(group)
             logprobs = response_logprobs(models.policy, part.batch, temperature=temperature)  # with gradients
             assert torch.equal((logprobs - part.logprobs).exp(), torch.ones_like(logprobs))
@@ -56,7 +57,7 @@ def test_ratio_is_exactly_1_where_the_head_runs_in_chunks(models: Models, monkey
     """With gradients the chunks are computed twice, without them once."""
     monkeypatch.setattr("modelzoo.logprobs.CHUNK", 5)
     rollout = rolled_out(models, config_of(micro_batch_size=8))
-    part = rollout.select(next(rows_alike(rollout.batch, list(range(8)), 8)))
+    part = rollout.select(next(rows_alike(ALONE, rollout.batch, list(range(8)), 8)))
     assert torch.equal(response_logprobs(models.policy, part.batch), part.logprobs)
 
 
