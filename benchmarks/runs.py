@@ -19,8 +19,9 @@ from typing import Any
 
 from benchmarks.snapshots import write_snapshot
 from modelzoo.config import SamplingConfig
+from modelzoo.generate import PromptError
 from modelzoo.import_model import import_model
-from modelzoo.sampler import PromptError, Sampler
+from modelzoo.sampler import Sampler
 from worker.machine import machine
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,10 +12,11 @@ from modelzoo.checkpoint import CheckpointError, manifest_hash, verify
 from modelzoo.config import ConfigError, SamplingConfig, build
 from modelzoo.data import SnapshotError
 from modelzoo.dialogues import read_dialogues, write_dialogues
+from modelzoo.generate import PromptError
 from modelzoo.gguf_writer import DTYPES, export_gguf
 from modelzoo.huggingface import export_huggingface
 from modelzoo.import_model import import_model
-from modelzoo.sampler import PromptError, Sampler
+from modelzoo.sampler import Sampler
 from modelzoo.shards import SHARD_TOKENS, write_shards
 from modelzoo.tokenizer import TokenizerError, load_tokenizer, train_sentencepiece
 

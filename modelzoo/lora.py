@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from modelzoo.batches import seeded
 from modelzoo.config import FineTuningConfig
+from modelzoo.linear import Linear
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 LAYERS = {"attention": ATTENTION, "all": (*ATTENTION, "gate_proj", "up_proj", "down_proj")}
@@ -21,10 +22,10 @@ LAYERS = {"attention": ATTENTION, "all": (*ATTENTION, "gate_proj", "up_proj", "d
 Model = TypeVar("Model", bound=nn.Module)
 
 
-class LoRALinear(nn.Linear):
+class LoRALinear(Linear):
     """A frozen linear layer, whose weight it shares, and what is added to it."""
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
+    def __init__(self, base: Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
         with torch.device("meta"):  # no memory: the weights are those of `base`
             super().__init__(base.in_features, base.out_features, bias=base.bias is not None)
         self.weight, self.bias = base.weight, base.bias
@@ -35,14 +36,18 @@ class LoRALinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         added = F.linear(F.linear(input, self.lora_A), self.lora_B)
-        return F.linear(input, self.weight, self.bias) + self.scaling * added
+        return super().forward(input) + self.scaling * added
 
     @torch.no_grad()
-    def merged(self) -> nn.Linear:
+    def matrix(self) -> Tensor:
+        return self.weight + self.scaling * (self.lora_B @ self.lora_A)
+
+    @torch.no_grad()
+    def merged(self) -> Linear:
         """The plain layer that computes the same."""
         with torch.device("meta"):
-            plain = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
-        plain.weight, plain.bias = nn.Parameter(self.weight + self.scaling * (self.lora_B @ self.lora_A)), self.bias
+            plain = Linear(self.in_features, self.out_features, bias=self.bias is not None)
+        plain.weight, plain.bias = nn.Parameter(self.matrix()), self.bias
         return plain
 
 
@@ -58,7 +63,7 @@ def adapted(model: Model, config: FineTuningConfig) -> Model:
     learner = copy.deepcopy(model, trunk)  # what the memo holds is not copied
     for path, parent in list(learner.named_modules()):
         for name, layer in list(parent.named_children()):
-            if name in LAYERS[config.lora_layers] and isinstance(layer, nn.Linear):
+            if name in LAYERS[config.lora_layers] and isinstance(layer, Linear):
                 generator = seeded(config.seed, "adapter", path, name)
                 setattr(parent, name, LoRALinear(layer, config.lora_rank, config.lora_alpha, generator))
     for name, weight in learner.named_parameters():

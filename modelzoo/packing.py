@@ -66,7 +66,7 @@ class Apart:
             mask = decoder.near(distance >= 0, distance)  # (1, 1 or H, longest, longest)
             self.masks = [mask[:, :, :length, :length] for length in lengths]
 
-    def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """(1, H, T, E), (1, G, T, E) twice -> (1, H, T, E)."""
         if queries.is_cuda and queries.dtype in (torch.bfloat16, torch.float16) and not self.masks:
             return self._in_one_kernel(queries, keys, values)

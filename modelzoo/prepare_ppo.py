@@ -8,11 +8,12 @@ from modelzoo.checkpoint import load_policy, load_reward_model, manifest_hash
 from modelzoo.config import PPOConfig, SamplingConfig
 from modelzoo.corpus import Windows, open_corpus
 from modelzoo.data import Snapshot, encode_prompts
+from modelzoo.generate import generate
 from modelzoo.lora import adapted, merged
 from modelzoo.optimizer import independent
+from modelzoo.packed import packed
 from modelzoo.rollout import Models
 from modelzoo.run import Run, owned
-from modelzoo.sampler import generate
 from modelzoo.selfcheck import check_models, require_same_tokenizer
 from modelzoo.spec import BadInput
 from modelzoo.tokenizer import Tokenizer
@@ -59,12 +60,11 @@ def sample(
     tokenizer = models.tokenizer
     share = models.team.share(range(len(prompts)), lambda row: len(prompts[row]))
     responses = generate(
-        models.policy,
+        packed(models.policy),
         [prompts[row] for row in share],
         1,
         SamplingConfig(temperature=config.temperature, max_new_tokens=config.max_new_tokens),
         tokenizer.stop_ids,
-        tokenizer.pad_id,
         [seeded(config.seed, "rollout", step, row) for row in share],
         should_stop=should_stop,
     )

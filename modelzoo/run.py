@@ -28,9 +28,9 @@ from modelzoo.config import TrainingConfig
 from modelzoo.data import LeftOut
 from modelzoo.distributed import PeerLost, Processes
 from modelzoo.failures import Stopped, explained, require_memory, require_space
+from modelzoo.generate import SamplingStoppedError
 from modelzoo.optimizer import require_finite, trained
 from modelzoo.progress import TrainingState
-from modelzoo.sampler import SamplingStoppedError
 from modelzoo.spec import BadInput, Config, Spec, load_spec
 from modelzoo.state import KEPT, StateMismatch, restore_step, save_step, step_checkpoints
 from modelzoo.tokenizer import Tokenizer

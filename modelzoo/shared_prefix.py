@@ -40,7 +40,6 @@ def shared_scores(reward_model: RewardModel, rankings: Sequence[Sequence[Example
         torch.tensor([tokens], device=device),
         None,
         torch.tensor([positions], device=device),
-        None,
         attend=SideBySide(branches),
     )
     scores = reward_model.score(states[0, last]).squeeze(-1) - reward_model.score_offset
@@ -86,7 +85,7 @@ class Branches:
         if not self.sees_all:
             self.visible = decoder.near(self.visible, distance[None, None])
 
-    def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """(1, H, N, E), (1, G, N, E) twice -> (1, H, N, E)."""
         parts = (queries, keys, values)
         mixed = []
@@ -116,10 +115,10 @@ class SideBySide:
     def __init__(self, groups: Sequence[Branches]) -> None:
         self.groups = groups
 
-    def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         sizes = [group.columns for group in self.groups]
         parts = zip(*(part.split(sizes, dim=2) for part in (queries, keys, values)), strict=True)
-        return torch.cat([group(*part) for group, part in zip(self.groups, parts, strict=True)], dim=2)
+        return torch.cat([group(layer, *part) for group, part in zip(self.groups, parts, strict=True)], dim=2)
 
 
 def _attention(queries: Tensor, keys: Tensor, values: Tensor, **options: Tensor | bool | None) -> Tensor:

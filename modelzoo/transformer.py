@@ -6,7 +6,7 @@ V vocabulary, H heads, G key-value heads, E dimensions a head, L layers.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modelzoo.config import ModelConfig
-from modelzoo.kv_cache import KVCache
+from modelzoo.linear import Linear, linear
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Queries (B, H, T, E), keys and values (B, G, T, E) -> (B, H, T, E): attention that is not simply causal."""
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""Layer, queries (B, H, T, E), keys and values (B, G, T, E) -> (B, H, T, E): attention that is not simply causal."""
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "swiglu": F.silu,
@@ -36,9 +36,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        x32 = x.float()
-        x32 = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * x32.to(x.dtype)
+        return self.weight * F.rms_norm(x.float(), self.weight.shape, eps=self.eps).to(x.dtype)
 
 
 def make_norm(config: ModelConfig) -> nn.Module:
@@ -78,10 +76,10 @@ class Attention(nn.Module):
         width, bias = config.hidden_size, config.bias
         query_width = config.num_attention_heads * config.head_dim
         key_value_width = config.num_key_value_heads * config.head_dim
-        self.q_proj = nn.Linear(width, query_width, bias=bias != "none")
-        self.k_proj = nn.Linear(width, key_value_width, bias=bias != "none")
-        self.v_proj = nn.Linear(width, key_value_width, bias=bias != "none")
-        self.o_proj = nn.Linear(query_width, width, bias=bias == "all")
+        self.q_proj = Linear(width, query_width, bias=bias != "none")
+        self.k_proj = Linear(width, key_value_width, bias=bias != "none")
+        self.v_proj = Linear(width, key_value_width, bias=bias != "none")
+        self.o_proj = Linear(query_width, width, bias=bias == "all")
         self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
 
@@ -90,27 +88,27 @@ class Attention(nn.Module):
         x: Tensor,
         angles: tuple[Tensor, Tensor] | None,
         visible: Tensor | None,
-        cache: KVCache | None,
-        layer: int,
         attend: Attend | None,
+        layer: int,
     ) -> Tensor:
-        heads = (*x.shape[:2], -1, self.head_dim)
-        queries = self.q_norm(self.q_proj(x).view(heads)).transpose(1, 2)  # (B, H, T, E)
-        keys = self.k_norm(self.k_proj(x).view(heads)).transpose(1, 2)  # (B, G, T, E)
-        values = self.v_proj(x).view(heads).transpose(1, 2)  # (B, G, T, E)
+        queries, keys, values = (part.unflatten(-1, (-1, self.head_dim)) for part in self.projections(x))
+        queries = self.q_norm(queries).transpose(1, 2)  # (B, H, T, E)
+        keys = self.k_norm(keys).transpose(1, 2)  # (B, G, T, E)
+        values = values.transpose(1, 2)  # (B, G, T, E)
         if angles is not None:
             queries, keys = rotate(queries, angles), rotate(keys, angles)
-        if cache is not None:
-            keys, values = cache.append(layer, keys, values)
         if attend is not None:
-            mixed = attend(queries, keys, values)
+            mixed = attend(layer, queries, keys, values)
         else:
-            causal = visible is None and keys.shape[2] == queries.shape[2]
             mixed = F.scaled_dot_product_attention(
-                queries, keys, values, attn_mask=visible, is_causal=causal, enable_gqa=True
+                queries, keys, values, attn_mask=visible, is_causal=visible is None, enable_gqa=True
             )
         output: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return output
+
+    def projections(self, x: Tensor) -> Sequence[Tensor]:
+        """Queries (B, T, H * E), keys and values (B, T, G * E)."""
+        return self.q_proj(x), self.k_proj(x), self.v_proj(x)
 
 
 class MLP(nn.Module):
@@ -121,14 +119,17 @@ class MLP(nn.Module):
         self.activation, self.gated = ACTIVATIONS[config.mlp], config.mlp == "swiglu"
         bias = config.bias == "all"
         if self.gated:
-            self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=bias)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=bias)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=bias)
+            self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=bias)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size, bias=bias)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.activation(self.gate_proj(x)) * self.up_proj(x) if self.gated else self.activation(self.up_proj(x))
-        output: Tensor = self.down_proj(inner)
+        output: Tensor = self.down_proj(self.inner(x))
         return output
+
+    def inner(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, inner width)."""
+        return self.activation(self.gate_proj(x)) * self.up_proj(x) if self.gated else self.activation(self.up_proj(x))
 
 
 class Layer(nn.Module):
@@ -146,11 +147,10 @@ class Layer(nn.Module):
         x: Tensor,
         angles: tuple[Tensor, Tensor] | None,
         visible: Tensor | None,
-        cache: KVCache | None,
-        layer: int,
         attend: Attend | None,
+        layer: int,
     ) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), angles, visible, cache, layer, attend)
+        x = x + self.self_attn(self.input_layernorm(x), angles, visible, attend, layer)
         x = x + self.mlp(self.post_attention_layernorm(x))
         return x
 
@@ -163,7 +163,7 @@ class Decoder(nn.Module):
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
         if config.embedding_size != config.hidden_size:  # the embedding matrix is a product (Lan et al. 2020)
-            self.embed_proj = nn.Linear(config.embedding_size, config.hidden_size, bias=False)
+            self.embed_proj = Linear(config.embedding_size, config.hidden_size, bias=False)
         if config.position == "learned":
             self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_groups))
@@ -181,25 +181,16 @@ class Decoder(nn.Module):
         tokens: Tensor,
         mask: Tensor | None,
         positions: Tensor | None,
-        cache: KVCache | None,
         attend: Attend | None = None,
     ) -> Tensor:
         new = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.bool()
         if positions is None:
             positions = new.cumsum(1) - new.long()  # pads count for nothing, wherever they stand
-            if cache is not None:
-                positions = positions + cache.real[:, None]
-        seen = new
-        if cache is not None:
-            cache.admit(new)
-            seen = cache.mask[:, : cache.length]
-        causal = mask is None if cache is None else not cache.padded and tokens.shape[1] == 1
         visible: Tensor | None = None
-        if attend is None and not (causal and self.config.sees_all):
-            visible = _visible(seen, tokens.shape[1])
+        if attend is None and not (mask is None and self.config.sees_all):
+            visible = _visible(new)
             if not self.config.sees_all:
-                key_positions = positions if cache is None else seen.cumsum(1) - seen.long()
-                visible = self.near(visible, positions[:, None, :, None] - key_positions[:, None, None, :])
+                visible = self.near(visible, positions[:, None, :, None] - positions[:, None, None, :])
         x = self.embed_tokens(tokens)
         angles = None
         if self.config.embedding_size != self.config.hidden_size:
@@ -210,7 +201,7 @@ class Decoder(nn.Module):
             angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
         for number in range(self.config.num_hidden_layers):
             layer = self.layers[number * self.config.num_hidden_groups // self.config.num_hidden_layers]
-            x = layer(x, angles, visible, cache, number, attend)
+            x = layer(x, angles, visible, attend, number)
         states: Tensor = self.norm(x)
         return states
 
@@ -228,15 +219,13 @@ class Decoder(nn.Module):
         return (-distance * slopes[:, None, None]).masked_fill(~visible, -math.inf)
 
 
-def _visible(mask: Tensor, queries: int) -> Tensor:
-    """Which columns each of the last `queries` columns may look at: real ones up to itself, (B, 1, queries, columns).
+def _visible(mask: Tensor) -> Tensor:
+    """Which columns each column may look at: real ones up to itself, (B, 1, T, T).
 
     A pad sees itself too: a query without any key has no softmax.
     """
-    columns = mask.shape[1]
-    own = torch.arange(columns - queries, columns, device=mask.device)[:, None]
-    column = torch.arange(columns, device=mask.device)
-    return ((mask[:, None, :] & (column <= own)) | (column == own))[:, None]
+    column = torch.arange(mask.shape[1], device=mask.device)
+    return ((mask[:, None, :] & (column <= column[:, None])) | (column == column[:, None]))[:, None]
 
 
 class Transformer(nn.Module):
@@ -247,10 +236,10 @@ class Transformer(nn.Module):
         self.config = config
         self.model = Decoder(config)
         if not config.tie_word_embeddings:
-            self.lm_head = nn.Linear(config.embedding_size, config.vocab_size, bias=False)
+            self.lm_head = Linear(config.embedding_size, config.vocab_size, bias=False)
             nn.init.normal_(self.lm_head.weight, std=0.02)
             if config.embedding_size != config.hidden_size:
-                self.head_proj = nn.Linear(config.hidden_size, config.embedding_size, bias=False)
+                self.head_proj = Linear(config.hidden_size, config.embedding_size, bias=False)
                 nn.init.normal_(self.head_proj.weight, std=0.02)
 
     def hidden(
@@ -259,16 +248,14 @@ class Transformer(nn.Module):
         *,
         mask: Tensor | None = None,
         positions: Tensor | None = None,
-        cache: KVCache | None = None,
         attend: Attend | None = None,
     ) -> Tensor:
         """Final normalised states (B, T, D) of tokens (B, T).
 
         `mask` (B, T) is true at real tokens; pads may stand anywhere and change nothing. Positions are the number of
-        real tokens before each, unless given. With a `cache`, the tokens continue what it holds. `attend` takes the
-        place of causal attention.
+        real tokens before each, unless given. `attend` takes the place of attention among the columns of each row.
         """
-        states: Tensor = self.model(tokens, mask, positions, cache, attend)
+        states: Tensor = self.model(tokens, mask, positions, attend)
         return states
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -276,8 +263,7 @@ class Transformer(nn.Module):
         tied = self.config.tie_word_embeddings
         if self.config.embedding_size != self.config.hidden_size:
             hidden = hidden @ self.model.embed_proj.weight if tied else self.head_proj(hidden)
-        head = self.model.embed_tokens if tied else self.lm_head
-        return F.linear(hidden, head.weight)
+        return linear(hidden, self.model.embed_tokens.weight) if tied else self.lm_head(hidden)
 
     def forward(
         self,
@@ -285,10 +271,10 @@ class Transformer(nn.Module):
         *,
         mask: Tensor | None = None,
         positions: Tensor | None = None,
-        cache: KVCache | None = None,
+        attend: Attend | None = None,
     ) -> Tensor:
         """Logits (B, T, V); see `hidden`."""
-        return self.logits(self.hidden(tokens, mask=mask, positions=positions, cache=cache))
+        return self.logits(self.hidden(tokens, mask=mask, positions=positions, attend=attend))
 
 
 class RewardModel(nn.Module):
@@ -316,13 +302,13 @@ class RewardModel(nn.Module):
 
     def values(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """What the model expects after each column, (B, T); at a response's last token this is its score."""
-        states = self.model(tokens, mask, None, None)
+        states = self.model(tokens, mask, None)
         values: Tensor = self.score(states).squeeze(-1) - self.score_offset
         return values
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Scores (B,), read at each row's last real token, minus the offset that puts demonstrations at 0."""
-        states = self.model(tokens, mask, None, None)  # (B, T, D)
+        states = self.model(tokens, mask, None)  # (B, T, D)
         columns = torch.arange(mask.shape[1], device=mask.device)
         last = (mask.long() * columns).argmax(1)
         scores: Tensor = self.score(states[torch.arange(len(last), device=last.device), last]).squeeze(-1)

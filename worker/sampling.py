@@ -13,7 +13,8 @@ from django.db import close_old_connections, transaction
 from labeling.models import CompletionSet, SampledCompletion, SamplingJob
 from modelzoo.checkpoint import CheckpointError, manifest_hash
 from modelzoo.config import SamplingConfig
-from modelzoo.sampler import PromptError, Sample, Sampler, SamplingStoppedError
+from modelzoo.generate import PromptError, SamplingStoppedError
+from modelzoo.sampler import Sample, Sampler
 from rlhf.models import ModelVersion
 from worker.gpu import SharedGpu
 from worker.jobs import LostLease

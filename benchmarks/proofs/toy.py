@@ -14,7 +14,8 @@ from typing import Any
 
 from benchmarks.proofs.stage import ProofError, Row, train
 from modelzoo.config import SamplingConfig
-from modelzoo.sampler import PromptError, Sample, Sampler
+from modelzoo.generate import PromptError
+from modelzoo.sampler import Sample, Sampler
 from modelzoo.tokenizer import train_sentencepiece
 from worker.loop.labelers import agreement, calibrated_noise, judge, pairs_right
 from worker.loop.scale import FULL

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from modelzoo.checkpoint import CheckpointError, load_policy
 from modelzoo.config import ModelConfig, SamplingConfig
+from modelzoo.generate import generate, row_generators
 from modelzoo.gguf_reader import LAYER_NAMES, read_gguf, starter_model_path
 from modelzoo.import_model import import_model
-from modelzoo.sampler import generate, row_generators
 from modelzoo.tests.test_transformer import wild
 from modelzoo.tokenizer import Tokenizer
 from modelzoo.transformer import Transformer
@@ -309,7 +309,7 @@ def test_starter_logits_and_greedy_tokens_equal_those_of_transformers(
     prompts = [tokenizer.encode_chat(conversation) for conversation in CONVERSATIONS]
     greedy = SamplingConfig(temperature=0, max_new_tokens=16)
     streams = row_generators(0, 2)
-    ours = generate(model, prompts, 1, greedy, tokenizer.stop_ids, tokenizer.pad_id, streams)
+    ours = generate(model, prompts, 1, greedy, tokenizer.stop_ids, streams)
     for prompt, [row] in zip(prompts, ours, strict=True):
         ids = torch.tensor([prompt])
         with torch.no_grad():

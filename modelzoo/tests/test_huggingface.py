@@ -12,9 +12,9 @@ import torch
 
 from modelzoo.checkpoint import CheckpointError, load_policy, load_tensors, save_checkpoint, save_tensors
 from modelzoo.config import SamplingConfig
+from modelzoo.generate import generate, row_generators
 from modelzoo.huggingface import export_huggingface, read_huggingface
 from modelzoo.import_model import import_model
-from modelzoo.sampler import generate, row_generators
 from modelzoo.tests.test_transformer import wild
 from modelzoo.tokenizer import Tokenizer
 from modelzoo.transformer import RewardModel, Transformer
@@ -122,7 +122,7 @@ def test_every_layout_gives_the_greedy_tokens_of_transformers(layout: tuple[str,
     model, tokenizer = read_huggingface(directory)
     prompts = [IDS[0].tolist(), [8], IDS[0, :4].tolist()]
     greedy = SamplingConfig(temperature=0, max_new_tokens=12)
-    rows = generate(model, prompts, 1, greedy, tokenizer.stop_ids, tokenizer.pad_id, row_generators(0, 3))
+    rows = generate(model, prompts, 1, greedy, tokenizer.stop_ids, row_generators(0, 3))
     for prompt, [row] in zip(prompts, rows, strict=True):
         ids = torch.tensor([prompt])
         options = {"do_sample": False, "max_new_tokens": 12, "pad_token_id": 3}

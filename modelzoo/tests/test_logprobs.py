@@ -3,8 +3,8 @@ import torch
 
 from modelzoo.batches import Batch, Example, collate, length_of, micro_batches, seeded
 from modelzoo.config import SamplingConfig
+from modelzoo.generate import generate
 from modelzoo.logprobs import CHUNK, response_logprobs, response_logprobs_and_entropy, response_values, summed_loss
-from modelzoo.sampler import generate
 from modelzoo.tokenizer import Tokenizer
 from modelzoo.transformer import RewardModel, Transformer
 
@@ -34,7 +34,7 @@ def test_sampler_and_trainer_agree_at_the_sampling_temperature(
     prompts = [[5, 6, 7], [8], [9, 10, 11, 12, 13]]
     sampling = SamplingConfig(temperature=temperature, max_new_tokens=8)
     streams = [seeded("test", row) for row in range(len(prompts))]
-    responses = generate(policy, prompts, 1, sampling, tokenizer.stop_ids, tokenizer.pad_id, streams)
+    responses = generate(policy, prompts, 1, sampling, tokenizer.stop_ids, streams)
     examples = [Example(prompt, rows[0].token_ids) for prompt, rows in zip(prompts, responses, strict=True)]
     batch = collate(examples, tokenizer.pad_id)
     sampled = torch.tensor([p for rows in responses for p in rows[0].logprobs])

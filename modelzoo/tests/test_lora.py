@@ -11,13 +11,13 @@ import torch
 from modelzoo.batches import Example, collate, seeded
 from modelzoo.checkpoint import load_policy, load_reward_model, load_state
 from modelzoo.config import FineTuningConfig, PPOConfig, SamplingConfig, SFTConfig, build
+from modelzoo.generate import generate
 from modelzoo.logprobs import response_logprobs
 from modelzoo.lora import LoRALinear, adapted, merged
 from modelzoo.optimizer import adamw, independent, trained, update_average
 from modelzoo.prepare_ppo import _load_models
 from modelzoo.rollout import Models
 from modelzoo.run import Run
-from modelzoo.sampler import generate
 from modelzoo.spec import load_spec
 from modelzoo.state import step_checkpoints
 from modelzoo.tests.conftest import Train, demonstration, question, write_snapshot
@@ -137,7 +137,7 @@ def test_moving_average_of_adapters_shares_the_trunk(policy: Transformer) -> Non
 def test_sampler_speaks_with_the_adapters(policy: Transformer, tokenizer: Tokenizer) -> None:
     learner = moved(adapted(policy, lora()))
     prompt = tokenizer.encode_chat(question(0))
-    (response,) = generate(learner, [prompt], 1, SamplingConfig(max_new_tokens=6), (), 0, [seeded("row")])[0]
+    (response,) = generate(learner, [prompt], 1, SamplingConfig(max_new_tokens=6), (), [seeded("row")])[0]
     batch = collate([Example(prompt, response.token_ids)], tokenizer.pad_id)
     with torch.no_grad():
         logprobs = response_logprobs(learner, batch)[batch.response]

@@ -4,23 +4,16 @@ from collections import Counter
 import pytest
 import torch
 
-from modelzoo import sampler as sampler_module
+from modelzoo import generate as generate_module
+from modelzoo.choose import choose
 from modelzoo.config import ModelConfig, SamplingConfig
-from modelzoo.sampler import (
-    PromptError,
-    PromptTooLongError,
-    Response,
-    Sampler,
-    SamplingStoppedError,
-    choose,
-    generate,
-    row_generators,
-)
+from modelzoo.generate import PromptError, PromptTooLongError, Response, SamplingStoppedError, generate, row_generators
+from modelzoo.sampler import Sampler
 from modelzoo.tests.test_transformer import CONFIG, wild
 from modelzoo.tokenizer import Tokenizer
 from modelzoo.transformer import Transformer
 
-STOP, PAD = (0, 1, 2), 96
+STOP = (0, 1, 2)
 PROMPTS = [[5, 6, 7], [8] * 12, [1, 2, 3, 4, 5, 6, 7]]
 SEEDS = [3, 4, 5]
 
@@ -32,7 +25,7 @@ def model() -> Transformer:
 
 def rollout(model: Transformer, which: list[int], sampling: SamplingConfig, k: int = 4) -> list[list[Response]]:
     streams = [stream for number in which for stream in row_generators(SEEDS[number], k)]
-    return generate(model, [PROMPTS[number] for number in which], k, sampling, STOP, PAD, streams)
+    return generate(model, [PROMPTS[number] for number in which], k, sampling, STOP, streams)
 
 
 def tokens_of(group: list[Response]) -> list[list[int]]:
@@ -69,9 +62,9 @@ def test_a_prompts_completions_do_not_depend_on_its_company(
     assert [tokens_of(rollout(model, [number], sampling)[0]) for number in (0, 1, 2)] == together
     assert [tokens_of(group) for group in rollout(model, [2, 0], sampling)] == [together[2], together[0]]
     assert [tokens_of(group)[:2] for group in rollout(model, [0, 1, 2], sampling, k=2)] == [g[:2] for g in together]
-    monkeypatch.setattr(sampler_module, "MAX_ROWS", 5)  # four rows of one prompt and one of the next
+    monkeypatch.setattr(generate_module, "MAX_ROWS", 5)  # four rows of one prompt and one of the next
     assert [tokens_of(group) for group in rollout(model, [0, 1, 2], sampling)] == together
-    monkeypatch.setattr(sampler_module, "MAX_CACHE_BYTES", 1)  # every row alone
+    monkeypatch.setattr(generate_module, "MAX_CACHE_BYTES", 1)  # every row alone
     assert [tokens_of(group) for group in rollout(model, [0, 1, 2], sampling)] == together
 
 
@@ -92,7 +85,7 @@ def test_rows_end_at_a_stop_token_or_at_the_limit(model: Transformer) -> None:
 
 def test_a_response_ends_where_the_models_context_does(model: Transformer) -> None:
     full = [[9] * 62, [9] * 40]
-    groups = generate(model, full, 1, SamplingConfig(max_new_tokens=100), (), PAD, row_generators(0, 2))
+    groups = generate(model, full, 1, SamplingConfig(max_new_tokens=100), (), row_generators(0, 2))
     assert [(len(rows[0].token_ids), rows[0].finish_reason) for rows in groups] == [(2, "length"), (24, "length")]
 
 
@@ -147,7 +140,7 @@ def test_broken_weights_are_noticed_instead_of_sampled(model: Transformer) -> No
     broken = Transformer(model.config)
     torch.nn.init.constant_(broken.model.norm.weight, math.nan)
     with pytest.raises(FloatingPointError, match="not finite"):
-        generate(broken, [[5]], 1, SamplingConfig(), STOP, PAD, row_generators(0, 1))
+        generate(broken, [[5]], 1, SamplingConfig(), STOP, row_generators(0, 1))
 
 
 def test_sampling_stops_when_told_and_reports_progress(model: Transformer) -> None:
@@ -163,7 +156,6 @@ def test_sampling_stops_when_told_and_reports_progress(model: Transformer) -> No
             2,
             SamplingConfig(max_new_tokens=30),
             (),
-            PAD,
             row_generators(0, 6),
             should_stop=stop,
             on_progress=lambda done, total: seen.append((done, total)),
@@ -173,7 +165,7 @@ def test_sampling_stops_when_told_and_reports_progress(model: Transformer) -> No
 
 def test_streams_must_match_the_rows(model: Transformer) -> None:
     with pytest.raises(ValueError, match="6 rows need as many generators, not 5"):
-        generate(model, PROMPTS, 2, SamplingConfig(), STOP, PAD, row_generators(0, 5))
+        generate(model, PROMPTS, 2, SamplingConfig(), STOP, row_generators(0, 5))
 
 
 @pytest.fixture

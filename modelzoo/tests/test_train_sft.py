@@ -5,7 +5,7 @@ import torch
 
 from modelzoo.checkpoint import load_policy
 from modelzoo.config import SamplingConfig
-from modelzoo.sampler import generate, row_generators
+from modelzoo.generate import generate, row_generators
 from modelzoo.tests.conftest import Train, demonstration, question, write_snapshot
 
 
@@ -16,7 +16,7 @@ def test_fine_tuned_policy_says_what_was_shown_and_stops(train: Train) -> None:
     prompts = [tokenizer.encode_chat(question(number)) for number in numbers]
     sampling = SamplingConfig(max_new_tokens=32)
     streams = [stream for number in numbers for stream in row_generators(number, 20)]
-    responses = generate(policy, prompts, 20, sampling, tokenizer.stop_ids, tokenizer.pad_id, streams)
+    responses = generate(policy, prompts, 20, sampling, tokenizer.stop_ids, streams)
     reasons = [row.finish_reason for rows in responses for row in rows]
     assert reasons.count("stop") >= 0.99 * len(reasons)
     texts = [tokenizer.decode(row.token_ids) for rows in responses for row in rows]

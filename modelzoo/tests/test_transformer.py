@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from modelzoo.config import ConfigError, ModelConfig
-from modelzoo.kv_cache import KVCache
 from modelzoo.transformer import RewardModel, Transformer
 
 CONFIG = {
@@ -102,46 +101,6 @@ def test_a_token_cannot_see_the_future(model: Transformer) -> None:
     changed[0, 12:] = (changed[0, 12:] + 1) % CONFIG["vocab_size"]
     assert (model(ids)[:, :12] - model(changed)[:, :12]).abs().max() < 1e-5
     assert (model(ids)[:, 12:] - model(changed)[:, 12:]).abs().max() > 0.1
-
-
-def test_cached_logits_equal_uncached_ones(model: Transformer) -> None:
-    """Prompts of 20, 17 and 12 tokens go in at once, then four tokens together, then one at a time."""
-    ids = tokens(3, 40)
-    mask = torch.ones_like(ids, dtype=torch.bool)
-    mask[1, :3] = False
-    mask[2, :8] = False
-    cache = KVCache(model.config, 3, 40, dtype=torch.float32, device=torch.device("cpu"))
-    parts = [model(ids[:, :20], mask=mask[:, :20], cache=cache), model(ids[:, 20:24], cache=cache)]
-    parts += [model(ids[:, column : column + 1], cache=cache) for column in range(24, 40)]
-    difference = torch.log_softmax(torch.cat(parts, 1), -1) - torch.log_softmax(model(ids, mask=mask), -1)
-    assert difference[mask].abs().max() < 1e-5
-
-
-def test_expanded_prompt_equals_repeated_prompt(model: Transformer) -> None:
-    prompts, responses = tokens(2, 10), tokens(6, 5, seed=2)
-    cache = KVCache(model.config, 2, 10, dtype=torch.float32, device=torch.device("cpu"))
-    model.hidden(prompts, cache=cache)
-    shared = model(responses, cache=cache.expand(3, capacity=15))
-    repeated = model(torch.cat([prompts.repeat_interleave(3, 0), responses], 1))[:, 10:]
-    assert (shared - repeated).abs().max() < 1e-5
-
-
-@pytest.mark.parametrize("gone", [[0], [3], [1, 3], [0, 1], [2, 3], [0, 1, 2], [0, 1, 2, 3]])
-def test_rows_that_stay_in_the_cache_are_untouched_by_rows_that_leave(model: Transformer, gone: list[int]) -> None:
-    ids = tokens(4, 12)
-    cache = KVCache(model.config, 4, 12, dtype=torch.float32, device=torch.device("cpu"))
-    model.hidden(ids[:, :11], cache=cache)
-    order = cache.drop(gone)
-    assert sorted(order) == [row for row in range(4) if row not in gone]
-    if order:
-        last = model(ids[order, 11:], cache=cache)[:, 0]
-        assert (last - model(ids)[order, 11]).abs().max() < 1e-5
-
-
-def test_cache_refuses_more_columns_than_it_holds(model: Transformer) -> None:
-    cache = KVCache(model.config, 1, 4, dtype=torch.float32, device=torch.device("cpu"))
-    with pytest.raises(ValueError, match="do not fit a cache"):
-        model(tokens(1, 5), cache=cache)
 
 
 def test_reward_head_starts_with_the_papers_spread() -> None:

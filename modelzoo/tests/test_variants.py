@@ -9,8 +9,7 @@ from torch import Tensor
 
 from modelzoo.batches import Example, collate
 from modelzoo.config import ConfigError, ModelConfig, SamplingConfig
-from modelzoo.kv_cache import KVCache
-from modelzoo.sampler import generate, row_generators
+from modelzoo.generate import generate, row_generators
 from modelzoo.shared_prefix import shared_scores
 from modelzoo.tests.test_transformer import tokens, wild
 from modelzoo.transformer import RewardModel, Transformer, alibi_slopes
@@ -83,38 +82,6 @@ def test_pads_change_no_logit_of_a_real_token(model: Transformer, pads: int, sid
     assert difference.abs().max() < 1e-4
 
 
-def test_cached_logits_equal_uncached_ones(model: Transformer) -> None:
-    """Prompts of 20, 17 and 12 tokens go in at once, then four tokens together, then one at a time."""
-    ids = tokens(3, 40)
-    mask = torch.ones_like(ids, dtype=torch.bool)
-    mask[1, :3] = False
-    mask[2, :8] = False
-    cache = KVCache(model.config, 3, 40, dtype=torch.float32, device=torch.device("cpu"))
-    parts = [model(ids[:, :20], mask=mask[:, :20], cache=cache), model(ids[:, 20:24], cache=cache)]
-    parts += [model(ids[:, column : column + 1], cache=cache) for column in range(24, 40)]
-    difference = torch.log_softmax(torch.cat(parts, 1), -1) - torch.log_softmax(model(ids, mask=mask), -1)
-    assert difference[mask].abs().max() < 5e-5  # of logits around 20
-
-
-def test_one_row_without_pads_is_cached_exactly_too(model: Transformer) -> None:
-    ids = tokens(1, 30)
-    cache = KVCache(model.config, 1, 30, dtype=torch.float32, device=torch.device("cpu"))
-    parts = [model(ids[:, column : column + 1], cache=cache) for column in range(30)]
-    assert (torch.cat(parts, 1) - model(ids)).abs().max() < 1e-4
-
-
-def test_expanded_prompts_equal_repeated_prompts(model: Transformer) -> None:
-    prompts, responses = tokens(2, 10), tokens(6, 5, seed=2)
-    mask = torch.ones_like(prompts, dtype=torch.bool)
-    mask[1, :4] = False
-    cache = KVCache(model.config, 2, 10, dtype=torch.float32, device=torch.device("cpu"))
-    model.hidden(prompts, mask=mask, cache=cache)
-    shared = model(responses, cache=cache.expand(3, capacity=15))
-    everything = torch.cat([mask.repeat_interleave(3, 0), torch.ones_like(responses, dtype=torch.bool)], 1)
-    repeated = model(torch.cat([prompts.repeat_interleave(3, 0), responses], 1), mask=everything)[:, 10:]
-    assert (shared - repeated).abs().max() < 1e-4
-
-
 def test_a_token_cannot_see_the_future(model: Transformer) -> None:
     ids = tokens(1, 20)
     changed = ids.clone()
@@ -125,7 +92,7 @@ def test_a_token_cannot_see_the_future(model: Transformer) -> None:
 
 def test_sampled_logprobs_equal_those_of_a_whole_forward_pass(model: Transformer) -> None:
     prompts = [tokens(1, length, seed=length)[0].tolist() for length in (9, 4, 1)]
-    rows = generate(model, prompts, 2, SamplingConfig(max_new_tokens=12), [96], 0, row_generators(0, 6))
+    rows = generate(model, prompts, 2, SamplingConfig(max_new_tokens=12), [96], row_generators(0, 6))
     for prompt, group in zip(prompts, rows, strict=True):
         for row in group:
             ids = torch.tensor([[*prompt, *row.token_ids]])

@@ -17,7 +17,8 @@ from django.conf import settings
 
 from labeling.models import Prompt, SamplingJob
 from modelzoo.config import SamplingConfig
-from modelzoo.sampler import PromptError, Sampler
+from modelzoo.generate import PromptError
+from modelzoo.sampler import Sampler
 from modelzoo.tokenizer import train_sentencepiece
 from rlhf.models import DatasetSnapshot, Metric, ModelVersion, Promotion, TrainingRun
 from worker import sampling, training

@@ -1,0 +1,126 @@
+"""A policy with its matrices laid out for decoding, where a step has few rows and waits for weights to be read.
+
+float32 packed by oneDNN gives the same numbers up to rounding. int8 weights, one scale an output, read a quarter of the
+bytes; inputs are rounded to 8 bits too, which changes what is said a little: an option for sets that people rank, never
+for PPO's own rollouts.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from modelzoo.linear import ONEDNN, Linear
+from modelzoo.transformer import MLP, Attention, Transformer
+
+Product = Callable[[Tensor], Tensor]
+"""(..., I) to (..., O) by a matrix that does not change."""
+Pack = Callable[[Tensor, Tensor | None], Product]
+
+
+class PackedLinear(nn.Module):
+    def __init__(self, product: Product) -> None:
+        super().__init__()
+        self.product = product
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.product(x)
+
+
+def packed(policy: Transformer, weights: str = "float32") -> Transformer:
+    """The policy for inference with `weights` of "float32" or "int8"; what is no matrix is shared with it.
+
+    Where there is nothing to gain (a GPU, another precision) float32 is the policy itself. Raises ValueError where int8
+    cannot be had.
+    """
+    weight = policy.model.embed_tokens.weight
+    usable = weight.device.type == "cpu" and weight.dtype == torch.float32
+    if weights == "float32":
+        if not (usable and ONEDNN):
+            return policy
+        pack = _float32
+    elif weights == "int8":
+        if not usable:
+            raise ValueError(f"int8 weights are for float32 models on CPUs, not {weight.dtype} on {weight.device}")
+        pack = _int8
+    else:
+        raise ValueError(f"weights must be float32 or int8, not {weights!r}")
+    return cast(Transformer, _packed(policy, pack, {}))
+
+
+def _packed(module: nn.Module, pack: Pack, done: dict[int, nn.Module]) -> nn.Module:
+    """A copy that shares what it does not pack. Layers that were one stay one."""
+    if id(module) in done:
+        return done[id(module)]
+    if isinstance(module, Linear):
+        return done.setdefault(id(module), PackedLinear(pack(module.matrix(), module.bias)))
+    twin = done[id(module)] = copy.copy(module)
+    methods, packed_already = _methods(module, pack)
+    vars(twin).update(methods)
+    twin._modules = {
+        name: child if name == "embed_proj" else child and _packed(child, pack, done)  # a tied head reads its weight
+        for name, child in module._modules.items()
+        if name not in packed_already
+    }
+    return twin
+
+
+def _methods(module: nn.Module, pack: Pack) -> tuple[dict[str, Callable[[Tensor], Any]], list[str]]:
+    """Methods that products take the place of, and the submodules that are in those products."""
+    if isinstance(module, Attention):
+        names = ["q_proj", "k_proj", "v_proj"]
+        return {"projections": _side_by_side(module, names, pack)}, names
+    if isinstance(module, MLP) and module.gated:
+        names = ["gate_proj", "up_proj"]
+        both, activation = _side_by_side(module, names, pack), module.activation
+
+        def inner(x: Tensor) -> Tensor:
+            gate, up = both(x)
+            return activation(gate).mul_(up)
+
+        return {"inner": inner}, names
+    if isinstance(module, Transformer):
+        config = module.config
+        if config.tie_word_embeddings and config.embedding_size == config.hidden_size:
+            return {"logits": pack(module.model.embed_tokens.weight, None)}, []
+    return {}, []
+
+
+def _side_by_side(module: nn.Module, names: Sequence[str], pack: Pack) -> Callable[[Tensor], Sequence[Tensor]]:
+    """Several matrices that read the same input as one."""
+    parts = [cast(Linear, module._modules[name]) for name in names]
+    weight = torch.cat([part.matrix() for part in parts])
+    bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
+    product, sizes = pack(weight, bias), [part.out_features for part in parts]
+    return lambda x: product(x).split(sizes, dim=-1)
+
+
+def _float32(weight: Tensor, bias: Tensor | None) -> Product:
+    layout = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+    bias = None if bias is None else bias.detach()
+
+    def product(x: Tensor) -> Tensor:
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, layout, bias, "none", [], "")
+        return result
+
+    return product
+
+
+def _int8(weight: Tensor, bias: Tensor | None) -> Product:
+    weight = weight.detach()
+    scales = weight.abs().amax(dim=1).clamp_min(1e-12) / 127  # (O,)
+    zeros = torch.zeros(len(scales), dtype=torch.long)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch renames its quantised types; the pinned one has them
+        layout = torch.ops.quantized.linear_prepack(
+            torch.quantize_per_channel(weight, scales.double(), zeros, 0, torch.qint8), bias
+        )
+
+    def product(x: Tensor) -> Tensor:
+        result: Tensor = torch.ops.quantized.linear_dynamic(x, layout, False)
+        return result
+
+    return product
