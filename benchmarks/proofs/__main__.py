@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.proofs import exact, figures, labelers, overoptimisation
+from benchmarks.proofs import exact, figures, labelers, overoptimisation, randomwalks
 from benchmarks.proofs.claims import Claim, Proof
 from benchmarks.proofs.stage import ProofError
 from benchmarks.proofs.toy import make_policy
@@ -30,6 +30,9 @@ PROOFS = {
     "labelers": Proof(8, labelers.prove, labelers.table_of, labelers.claims, figures.draw_labelers),
     "overoptimisation": Proof(
         5, overoptimisation.prove, overoptimisation.table_of, overoptimisation.claims, figures.draw_overoptimisation
+    ),
+    "randomwalks": Proof(
+        5, randomwalks.prove, randomwalks.table_of, randomwalks.claims, figures.draw_randomwalks, in_toy_world=False
     ),
 }
 

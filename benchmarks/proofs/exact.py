@@ -121,7 +121,7 @@ def word_tokenizer(words: Sequence[str] = WORDS) -> HuggingFaceTokenizer:
     made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     made.add_special_tokens(["<pad>", "<end>"])
     template = (
-        "{% for message in messages %}{{ message['content'] }}"
+        "{% for message in messages %}{{ message['content'] + ' ' }}"
         "{% if message['role'] == 'assistant' %}<end>{% endif %}{% endfor %}"
     )
     return HuggingFaceTokenizer(made.to_str(), SpecialTokens(eos="<end>", pad="<pad>"), template)

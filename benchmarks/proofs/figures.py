@@ -11,7 +11,7 @@ from matplotlib import pyplot  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from benchmarks.proofs import exact, labelers, overoptimisation  # noqa: E402
+from benchmarks.proofs import exact, labelers, overoptimisation, randomwalks  # noqa: E402
 from worker.loop.outcome import Interval  # noqa: E402
 
 COLOURS = ("#1f5fbf", "#c2571a", "#3a8f5c", "#7a4fb5", "#b8860b")
@@ -124,3 +124,14 @@ def _curves(axes: Axes, seeds: Sequence[Sequence[overoptimisation.Point]], colou
 
 def _value(point: overoptimisation.Point, name: str) -> float:
     return point.proxy if name == "proxy" else (point.gold + point.gold_again) / 2
+
+
+def draw_randomwalks(outcomes: Sequence[randomwalks.Outcome], path: Path) -> None:
+    """Optimality of each rollout."""
+    figure, axes = pyplot.subplots(figsize=(6.5, 4), layout="constrained")
+    for colour, outcome in zip(COLOURS, outcomes, strict=False):
+        axes.plot(range(1, len(outcome.rollouts) + 1), outcome.rollouts, color=colour, label=f"seed {outcome.seed}")
+    axes.axhline(randomwalks.REQUIRED, color="black", linewidth=1, linestyle="--")
+    axes.set(title="Random walks: optimality of a rollout", xlabel="PPO step of 128 walks", ylim=(0, 1.03))
+    axes.legend(loc="lower right", fontsize=8)
+    _saved(figure, path)

@@ -10,6 +10,7 @@ by which they judge. Best-of-n and PPO move a policy away from where it began; d
 Gao et al. fit R = d (alpha - beta d) for best-of-n and d (alpha - beta log d) for RL; so do we, on the gain in gold.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,7 +107,8 @@ class Judge:
     def measured(self, policy: nn.Module, seed: int, k: int = 16) -> Point:
         """Scores and KL of fresh answers, not yet less those of the reference."""
         assert isinstance(policy, Transformer)
-        samples = sampled(Sampler(policy, self.tokenizer), self.questions, k, seed)
+        speaker = Sampler(copy.deepcopy(policy), self.tokenizer)  # a copy, as a sampler freezes what it is given
+        samples = sampled(speaker, self.questions, k, seed)
         examples = _examples(self.tokenizer, self.questions, samples)
         now, before = (_logprobs(model, examples, self.tokenizer.pad_id) for model in (policy, self.reference))
         halves = gold_scores(samples).view(-1, 2).mean(0).tolist()
