@@ -351,6 +351,14 @@ class PretrainConfig(TrainingConfig):
     )
     tie_word_embeddings: bool = param(True, "Predict with the embedding matrix itself.")
 
+    def shape(self, vocab_size: int) -> ModelConfig:
+        """The model that the run makes."""
+        names = {spec.name for spec in dataclasses.fields(ModelConfig)} & {
+            spec.name for spec in dataclasses.fields(self)
+        }
+        given = {name: getattr(self, name) for name in names}
+        return ModelConfig(**given, vocab_size=vocab_size, max_position_embeddings=self.max_length)
+
 
 STAGES: dict[str, type[TrainingConfig]] = {
     "sft": SFTConfig,

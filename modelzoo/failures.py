@@ -11,12 +11,13 @@ from modelzoo.chat_template import ChatTemplateError
 from modelzoo.checkpoint import CheckpointError
 from modelzoo.config import ConfigError, TrainingConfig
 from modelzoo.data import SnapshotError
+from modelzoo.memory import GIGABYTE, NotEnoughMemory
 from modelzoo.optimizer import NonFinite
 from modelzoo.spec import BadInput
+from modelzoo.state import step_checkpoints
 from modelzoo.tokenizer import TokenizerError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-GIGABYTE = 1e9
 
 
 class Stopped(Exception):
@@ -29,10 +30,6 @@ class SelfCheckError(RuntimeError):
 
 class NotEnoughSpace(OSError):
     """The disk cannot hold what the run will write."""
-
-
-class NotEnoughMemory(MemoryError):
-    """The memory cannot hold what the run will allocate."""
 
 
 def explained(error: BaseException, out: Path, config: TrainingConfig | None, step: int) -> tuple[str, str]:
@@ -54,7 +51,11 @@ def explained(error: BaseException, out: Path, config: TrainingConfig | None, st
         )
     if isinstance(error, NonFinite | FloatingPointError):
         rate = f" (now {config.learning_rate:g})" if config else ""
-        return "non_finite", f"At step {step + 1} {error}; start a new run with a lower learning_rate{rate}."
+        good = step_checkpoints([out / "checkpoints"])
+        kept = (
+            f"the state after step {int(good[0].name[-8:])} is kept in {good[0]}" if good else "nothing was saved yet"
+        )
+        return "non_finite", f"After step {step} {error}; {kept}. Start a new run with a lower learning_rate{rate}."
     if isinstance(error, BadInput | SnapshotError):
         return "bad_input", str(error)
     if isinstance(error, ChatTemplateError):
@@ -96,27 +97,3 @@ def require_space(folder: Path, needed: int) -> None:
             f"The run writes about {needed / GIGABYTE:.1f} GB and {folder} has {free / GIGABYTE:.1f} GB free; "
             "free some space and start again."
         )
-
-
-def require_memory(needed: int) -> None:
-    """Raises NotEnoughMemory where `needed` more bytes are not free, before the kernel kills the process for it."""
-    free = free_memory()
-    if needed > free:
-        raise NotEnoughMemory(
-            f"Gradients and Adam's moments take {needed / GIGABYTE:.1f} GB more and {free / GIGABYTE:.1f} GB are free; "
-            "close other programs or choose a smaller model."
-        )
-
-
-def free_memory() -> int:
-    """Bytes that this process may still allocate: what the machine has and, in a container, what its limit leaves."""
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():  # not Linux: the check is left to the system
-        return 1 << 62
-    free = int(re.findall(r"MemAvailable:\s+(\d+)", meminfo.read_text())[0]) * 1024
-    group = Path("/sys/fs/cgroup")
-    limit = group / "memory.max"
-    if limit.exists() and (most := limit.read_text().strip()) != "max":
-        cached = int(re.findall(r"^file (\d+)", (group / "memory.stat").read_text(), re.M)[0])
-        free = min(free, int(most) - int((group / "memory.current").read_text()) + cached)
-    return free

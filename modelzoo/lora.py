@@ -29,7 +29,7 @@ class LoRALinear(Linear):
         with torch.device("meta"):  # no memory: the weights are those of `base`
             super().__init__(base.in_features, base.out_features, bias=base.bias is not None)
         self.weight, self.bias = base.weight, base.bias
-        draw = torch.rand(rank, base.in_features, generator=generator) * 2 - 1
+        draw = torch.rand(rank, base.in_features, generator=generator, device=generator.device) * 2 - 1
         self.lora_A = nn.Parameter((draw * base.in_features**-0.5).to(base.weight))  # (r, in)
         self.lora_B = nn.Parameter(base.weight.new_zeros(base.out_features, rank))  # (out, r)
         self.scaling = alpha / rank

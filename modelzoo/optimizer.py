@@ -73,15 +73,20 @@ def clip_gradients(model: nn.Module, max_norm: float, what: str) -> float:
     """Scale the gradients to at most `max_norm` and return the norm they had. Raises NonFinite."""
     norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm))
     if not math.isfinite(norm):
-        raise NonFinite(f"the gradients of the {what} are not numbers any more")
+        broken = (name for name, weight in model.named_parameters() if not _is_finite(weight.grad))
+        raise NonFinite(f"the gradients of the {what} are not numbers any more (first {next(broken, 'in their sum')})")
     return norm
+
+
+def _is_finite(tensor: Tensor | None) -> bool:
+    return tensor is None or bool(torch.isfinite(tensor).all())
 
 
 def require_finite(models: Iterable[nn.Module]) -> None:
     """Raises NonFinite where a weight is NaN or infinite, so that such weights are never saved."""
     for model in models:
         for name, weight in model.named_parameters():
-            if not bool(torch.isfinite(weight).all()):
+            if not _is_finite(weight):
                 raise NonFinite(f"the weights {name} are not numbers any more")
 
 

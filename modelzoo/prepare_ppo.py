@@ -14,7 +14,7 @@ from modelzoo.optimizer import independent
 from modelzoo.packed import packed
 from modelzoo.rollout import Models
 from modelzoo.run import Run, owned
-from modelzoo.selfcheck import check_models, require_same_tokenizer
+from modelzoo.selfcheck import check_chat_template, check_models, check_rows, require_same_tokenizer
 from modelzoo.spec import BadInput
 from modelzoo.tokenizer import Tokenizer
 from modelzoo.train_ppo import finished_policy, ppo_state, ppo_steps, train_ppo
@@ -25,6 +25,7 @@ def ppo(run: Run[PPOConfig]) -> dict[str, float]:
     spec, config = run.spec, run.config
     snapshot = Snapshot.open(spec.path("snapshot"))
     models, tokenizer, languages = _load_models(run)
+    check_chat_template(run, tokenizer)
     prompts = _prompts(run, snapshot, models, tokenizer)
     corpus, corpus_digest = _corpus(run, tokenizer)
 
@@ -109,12 +110,8 @@ def _prompts(run: Run[PPOConfig], snapshot: Snapshot, models: Models, tokenizer:
     room = run.longest(longest) - run.config.max_new_tokens
     rows = snapshot.rows("prompts.jsonl", split="train", languages=run.spec.languages)
     prompts, left_out = encode_prompts(rows, tokenizer, room)
-    run.report("prompts", len(prompts), left_out)
-    if not prompts:
-        raise BadInput(
-            f"The snapshot holds no prompt of at most {room} tokens in the chosen languages; "
-            "approve more prompts, freeze a new snapshot, or raise max_length."
-        )
+    none = "The snapshot holds no prompt in the chosen languages; approve some and freeze a new snapshot."
+    check_rows(run, "prompts", len(prompts), left_out, otherwise=none)
     return prompts
 
 

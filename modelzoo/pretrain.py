@@ -3,12 +3,11 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
 
 import torch
 
 from modelzoo.batches import Batch, Example, collate, length_of, micro_batches, step_indices
-from modelzoo.config import ModelConfig, PretrainConfig
+from modelzoo.config import PretrainConfig
 from modelzoo.corpus import Corpus, Windows, open_corpus
 from modelzoo.logprobs import response_logprobs, summed_loss
 from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate, wsd_rate
@@ -75,12 +74,9 @@ def _corpus(run: Run[PretrainConfig], tokenizer: Tokenizer) -> tuple[Corpus, Win
 
 def _fresh(config: PretrainConfig, tokenizer: Tokenizer) -> Transformer:
     """An untrained model of the run's shape; the seed decides its weights and nothing else's."""
-    shape = {name: value for name, value in asdict(config).items() if name in {f.name for f in fields(ModelConfig)}}
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return Transformer(
-            ModelConfig(**shape, vocab_size=tokenizer.vocab_size, max_position_embeddings=config.max_length)
-        )
+        return Transformer(config.shape(tokenizer.vocab_size))
 
 
 def _learning_rate(config: PretrainConfig, step: int, total: int) -> float:

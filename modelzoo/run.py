@@ -27,8 +27,9 @@ from modelzoo.checkpoint import CheckpointError, save_checkpoint
 from modelzoo.config import TrainingConfig
 from modelzoo.data import LeftOut
 from modelzoo.distributed import PeerLost, Processes
-from modelzoo.failures import Stopped, explained, require_memory, require_space
+from modelzoo.failures import Stopped, explained, require_space
 from modelzoo.generate import SamplingStoppedError
+from modelzoo.memory import require_fitting
 from modelzoo.optimizer import require_finite, trained
 from modelzoo.progress import TrainingState
 from modelzoo.spec import BadInput, Config, Spec, load_spec
@@ -231,8 +232,6 @@ class Run(Generic[Config]):
         stepped = sum(weight.nbytes for adam in optimizers for group in adam.param_groups for weight in group["params"])
         checkpoints = min(KEPT + 1, 1 + self.total // self.config.checkpoint_every)
         require_space(self.out, checkpoints * (saved + 2 * stepped) + exported)
-        if self.device.type == "cpu":
-            require_memory(3 * stepped)
 
     def _running(self) -> TrainingState:
         if self.state is None:
@@ -277,6 +276,7 @@ def execute(
         run = Run(load_spec(spec_path, stage, config_class), out, processes)
         if run.model_directory.exists():
             raise BadInput(f"{out} already holds a finished model; give a new folder.")
+        require_fitting(run.spec, run.device, processes.size, run.warn)
         with run.listening(supervised):
             result["metrics"] = train(run)
         result.update(status="succeeded", model="model")

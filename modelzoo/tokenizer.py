@@ -88,13 +88,14 @@ class Tokenizer(ABC):
 
     def encode_chat(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> list[int]:
         """Token ids of a conversation. Raises ChatTemplateError on a message that has no known role or no text."""
-        parts = self._render(messages, add_generation_prompt)
+        parts = self.render_chat(messages, add_generation_prompt)
         ids: list[int] = []
         for part in parts:
             ids.extend([part] if isinstance(part, int) else self.encode(part))
         return ids
 
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> list[int | str]:
+    def render_chat(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> list[int | str]:
+        """A conversation as ids of control tokens and runs of text between them. Raises ChatTemplateError."""
         variables = {"bos_token": self.special.bos or "", "eos_token": self.special.eos, "pad_token": self.special.pad}
         return render(
             self.chat_template,
@@ -112,7 +113,7 @@ class Tokenizer(ABC):
         """The control token that the template puts right after an assistant's words; EOS where it puts none."""
         words = "words"
         turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": words}]
-        parts = self._render(turns, add_generation_prompt=False)
+        parts = self.render_chat(turns, add_generation_prompt=False)
         last_words = max((n for n, part in enumerate(parts) if isinstance(part, str) and words in part), default=None)
         if last_words is None:
             raise TokenizerError("the chat template leaves out what the assistant says")

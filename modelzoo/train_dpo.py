@@ -19,7 +19,7 @@ from modelzoo.losses import pair_accuracy, ranking_loss
 from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate
 from modelzoo.progress import TrainingState
 from modelzoo.run import Run, owned
-from modelzoo.spec import BadInput
+from modelzoo.selfcheck import check_chat_template, check_endings, check_rows
 from modelzoo.tokenizer import Tokenizer
 from modelzoo.transformer import Transformer
 
@@ -38,6 +38,7 @@ def train_dpo(run: Run[DPOConfig]) -> dict[str, float]:
     snapshot = Snapshot.open(spec.path("snapshot"))
     policy, tokenizer, manifest = load_policy(spec.path("policy"))
     policy = adapted(owned(policy, run.device), config)
+    check_chat_template(run, tokenizer)
     rankings, heldout = _rankings(run, snapshot, tokenizer, policy.config.max_position_embeddings)
 
     steps_per_epoch = -(-len(rankings) // config.batch_size)
@@ -136,19 +137,19 @@ def _rankings(
     run: Run[DPOConfig], snapshot: Snapshot, tokenizer: Tokenizer, positions: int
 ) -> tuple[list[Ranking], list[Ranking]]:
     """Rankings to train on and held-out ones, each with an untied pair."""
-    found = {}
-    for split, what in (("train", "rankings"), ("heldout", "held-out rankings")):
-        rows = snapshot.rows("rankings.jsonl", split=split, languages=run.spec.languages)
-        found[split], left_out = encode_rankings(rows, tokenizer, run.longest(positions), ties="drop")
-        run.report(what, len(found[split]), left_out)
-        if split == "train" and not found[split]:
-            raise BadInput(
-                f"The snapshot holds no ranking to learn from (left out: {left_out}); "
-                "rank more sets and freeze a new one."
-            )
-    if not found["heldout"]:
+    longest, languages = run.longest(positions), run.spec.languages
+    rows = snapshot.rows("rankings.jsonl", split="train", languages=languages)
+    rankings, left_out = encode_rankings(rows, tokenizer, longest, ties="drop")
+    none = f"The snapshot holds no ranking to learn from (left out: {left_out}); rank more sets and freeze a new one."
+    check_rows(run, "rankings", len(rankings), left_out, otherwise=none)
+    ranked = [example for ranking in rankings for example in ranking.examples]
+    check_endings(run, tokenizer, ranked, "ranked completions")
+    rows_heldout = snapshot.rows("rankings.jsonl", split="heldout", languages=languages)
+    heldout, left_out = encode_rankings(rows_heldout, tokenizer, longest, ties="drop")
+    run.report("held-out rankings", len(heldout), left_out)
+    if not heldout:
         run.warn("No ranking is held out, so nothing tells how well the policy judges new prompts.")
-    return found["train"], found["heldout"]
+    return rankings, heldout
 
 
 @torch.no_grad()

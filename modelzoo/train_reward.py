@@ -15,8 +15,8 @@ from modelzoo.losses import pair_accuracy, ranking_loss
 from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate
 from modelzoo.progress import ALONE, Team, TrainingState
 from modelzoo.run import Run, owned
+from modelzoo.selfcheck import check_chat_template, check_endings, check_rows
 from modelzoo.shared_prefix import segments, shared_scores
-from modelzoo.spec import BadInput
 from modelzoo.tokenizer import Tokenizer
 from modelzoo.transformer import RewardModel
 
@@ -28,6 +28,7 @@ def train_reward(run: Run[RewardConfig]) -> dict[str, float]:
     policy, tokenizer, manifest = load_policy(spec.path("policy"))
     reward_model = owned(RewardModel.from_policy(policy, seeded(config.seed, "score head")), run.device)
     reward_model = adapted(reward_model, config)
+    check_chat_template(run, tokenizer)
     del policy
     positions = reward_model.config.max_position_embeddings
     rankings, heldout, languages = _rankings(run, snapshot, tokenizer, positions)
@@ -77,11 +78,10 @@ def _rankings(
     longest, ties = run.longest(positions), run.config.ties
     rows = snapshot.rows("rankings.jsonl", split="train", languages=run.spec.languages)
     rankings, left_out = encode_rankings(rows, tokenizer, longest, ties=ties)
-    run.report("rankings", len(rankings), left_out)
-    if not rankings:
-        raise BadInput(
-            f"The snapshot holds no ranking to learn from (left out: {left_out}); rank more sets and freeze a new one."
-        )
+    none = f"The snapshot holds no ranking to learn from (left out: {left_out}); rank more sets and freeze a new one."
+    check_rows(run, "rankings", len(rankings), left_out, otherwise=none)
+    ranked = [example for ranking in rankings for example in ranking.examples]
+    check_endings(run, tokenizer, ranked, "ranked completions")
     rows_heldout = snapshot.rows("rankings.jsonl", split="heldout", languages=run.spec.languages)
     heldout, left_out = encode_rankings(rows_heldout, tokenizer, longest, ties="drop")
     run.report("held-out rankings", len(heldout), left_out)

@@ -14,7 +14,7 @@ from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_
 from modelzoo.packing import best_fit, pack
 from modelzoo.progress import TrainingState
 from modelzoo.run import Run, owned
-from modelzoo.spec import BadInput
+from modelzoo.selfcheck import check_chat_template, check_endings, check_rows
 from modelzoo.tokenizer import Tokenizer
 from modelzoo.transformer import Transformer
 
@@ -25,6 +25,7 @@ def train_sft(run: Run[SFTConfig]) -> dict[str, float]:
     snapshot = Snapshot.open(spec.path("snapshot"))
     policy, tokenizer, manifest = load_policy(spec.path("policy"))
     policy = adapted(owned(policy, run.device), config)
+    check_chat_template(run, tokenizer)
     examples, heldout, languages = _demonstrations(run, snapshot, tokenizer, policy.config.max_position_embeddings)
 
     optimizer = adamw(policy, config)
@@ -82,9 +83,9 @@ def _demonstrations(
     longest = run.longest(positions)
     rows = snapshot.rows("demonstrations.jsonl", split="train", languages=run.spec.languages)
     examples, left_out = encode_demonstrations(rows, tokenizer, longest)
-    run.report("demonstrations", len(examples), left_out)
-    if not examples:
-        raise BadInput("The snapshot holds no demonstration to train on; collect some and freeze a new snapshot.")
+    none = "The snapshot holds no demonstration to train on; collect some and freeze a new snapshot."
+    check_rows(run, "demonstrations", len(examples), left_out, otherwise=none)
+    check_endings(run, tokenizer, examples, "demonstrations")
     rows_heldout = snapshot.rows("demonstrations.jsonl", split="heldout", languages=run.spec.languages)
     heldout, left_out = encode_demonstrations(rows_heldout, tokenizer, longest)
     run.report("held-out demonstrations", len(heldout), left_out)
