@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelzoo.commands import COMMANDS, run_command
-from modelzoo.config import STAGES, PretrainConfig
+from modelzoo.config import STAGES
 from modelzoo.prepare_ppo import ppo
 from modelzoo.pretrain import pretrain
+from modelzoo.pretrain_config import PretrainConfig
 from modelzoo.run import Trainer, execute
 from modelzoo.train_dpo import train_dpo
 from modelzoo.train_reward import train_reward

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from modelzoo.checkpoint import CheckpointError, read_json
-from modelzoo.config import ConfigError, FineTuningConfig, ModelConfig, PPOConfig, PretrainConfig
+from modelzoo.config import ConfigError, FineTuningConfig, ModelConfig, PPOConfig
 from modelzoo.config_json import config_from_json
 from modelzoo.logprobs import CHUNK
 from modelzoo.lora import adapted
 from modelzoo.optimizer import trained
+from modelzoo.pretrain_config import PretrainConfig
 from modelzoo.spec import BadInput, Spec
 from modelzoo.tokenizer import TokenizerError, load_tokenizer
 from modelzoo.transformer import RewardModel, Transformer

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from modelzoo.batches import Batch, Example, collate, length_of, micro_batches, step_indices
-from modelzoo.config import PretrainConfig
 from modelzoo.corpus import Corpus, Windows, open_corpus
 from modelzoo.logprobs import response_logprobs, summed_loss
 from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate, wsd_rate
+from modelzoo.pretrain_config import PretrainConfig
 from modelzoo.progress import TrainingState
 from modelzoo.run import Run, owned
 from modelzoo.spec import BadInput
