@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks.proofs.claims import Claim, said, table
 from benchmarks.proofs.stage import Models, train_ppo_watched, write_snapshot
-from benchmarks.proofs.toy import asked, collect_rankings, sampled, split_questions, train_reward_model
+from benchmarks.proofs.toy import asked, collect_rankings, hidden_score, sampled, split_questions, train_reward_model
 from modelzoo.batches import Example, collate, micro_batches
 from modelzoo.checkpoint import load_policy, load_reward_model
 from modelzoo.logprobs import response_logprobs
@@ -31,14 +31,18 @@ from modelzoo.tokenizer import Tokenizer
 from modelzoo.transformer import RewardModel, Transformer
 from worker.loop.outcome import Interval
 from worker.loop.scale import FULL
-from worker.loop.world import gold
 
 FEW, MANY = 32, 512
-KL_COEFS = (0.0, 0.05, 0.2)
-BEST_OF = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-QUESTIONS, POOL = 16, 512  # held-out questions, and answers to each that best-of-n chooses from
+KL_COEFS = (0.0, 0.2)
+BEST_OF = (1, 2, 4, 8, 16, 32, 64, 128)
+QUESTIONS, POOL = 16, 256  # held-out questions, and answers to each that best-of-n chooses from
 EVERY = 3  # PPO steps between two measurements
-PPO: dict[str, Any] = FULL.ppo | {"episodes": 64 * 60, "ema_decay": 0.0, "missing_eos_penalty": 1.0}
+PPO: dict[str, Any] = FULL.ppo | {
+    "episodes": 64 * 48,
+    "learning_rate": 2e-3,
+    "ema_decay": 0.0,
+    "missing_eos_penalty": 1.0,
+}
 
 
 @dataclass(frozen=True)
@@ -104,19 +108,20 @@ class Judge:
         examples = _examples(self.tokenizer, self.questions, samples)
         return self.noise * _scored(self.proxy, examples, self.tokenizer.pad_id).view(len(samples), -1)
 
-    def measured(self, policy: nn.Module, seed: int, k: int = 16) -> Point:
+    def gold_scores(self, samples: list[list[Sample]]) -> Tensor:
+        """(questions, K)."""
+        asked_of = zip(self.questions, samples, strict=True)
+        return torch.tensor([[hidden_score(question, sample.text) for sample in row] for question, row in asked_of])
+
+    def measured(self, policy: nn.Module, seed: int, k: int = 8) -> Point:
         """Scores and KL of fresh answers, not yet less those of the reference."""
         assert isinstance(policy, Transformer)
         speaker = Sampler(copy.deepcopy(policy), self.tokenizer)  # a copy, as a sampler freezes what it is given
         samples = sampled(speaker, self.questions, k, seed)
         examples = _examples(self.tokenizer, self.questions, samples)
         now, before = (_logprobs(model, examples, self.tokenizer.pad_id) for model in (policy, self.reference))
-        halves = gold_scores(samples).view(-1, 2).mean(0).tolist()
+        halves = self.gold_scores(samples).view(-1, 2).mean(0).tolist()
         return Point((now - before).mean().item(), self.proxy_scores(samples).mean().item(), *halves)
-
-
-def gold_scores(samples: list[list[Sample]]) -> Tensor:
-    return torch.tensor([[gold(sample.text) for sample in row] for row in samples])
 
 
 def _examples(tokenizer: Tokenizer, questions: list[str], samples: list[list[Sample]]) -> list[Example]:
@@ -209,7 +214,7 @@ def prove(
         proxy = folder / f"reward-{size}" / "model"
         train_reward_model(proxy.parent, policy, snapshot, size, seed)
         judge = Judge(policy, proxy, rankings.noise, heldout_questions[:QUESTIONS])
-        arms.append(Arm(size, None, best_of_n_curve(judge.proxy_scores(pool), gold_scores(pool))))
+        arms.append(Arm(size, None, best_of_n_curve(judge.proxy_scores(pool), judge.gold_scores(pool))))
         inputs = {"snapshot": snapshot, "policy": policy, "reward_model": proxy}
         for kl_coef in kl_coefs if size == min(sizes) else [min(kl_coefs)]:
             out = folder / f"ppo-{size}-{kl_coef:g}"

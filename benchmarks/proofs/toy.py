@@ -1,11 +1,13 @@
 """The toy world of `make loop` for proofs: a policy that speaks its language, and rankings by simulated labelers.
 
-Labelers differ: each feels every mood word a little otherwise (`TASTE`), so a labeler who is held out is new, not just
-another draw of the same noise. The hidden score `gold` is what they have in common.
+People judge by a hidden score: the mood of an answer, as in `make loop`, less the share of it that is nonsense. The
+policy seldom talks nonsense, so few rankings say nothing about it. Labelers differ: each feels every mood word a little
+otherwise (`TASTE`), so one who is held out is new. The hidden score is what they have in common.
 """
 
 import json
 import random
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from modelzoo.sampler import Sample, Sampler
 from modelzoo.tokenizer import train_sentencepiece
 from worker.loop.labelers import agreement, calibrated_noise, judge, pairs_right
 from worker.loop.scale import FULL
-from worker.loop.world import MOODS, QUESTIONS, dialogues, gold
+from worker.loop.world import ADJECTIVES, CLAUSES, MOODS, QUESTIONS, VERBS, dialogues, gold
 
 TASTE = 0.25
 """Standard deviation of what a labeler adds to the cheer of each word, which goes from -1 to 1."""
@@ -41,6 +43,27 @@ def make_policy(folder: Path, seed: int = 0) -> Path:
     inputs = {"corpus": folder / "corpus.jsonl", "tokenizer": folder / "tokenizer", "languages": ["en"]}
     train("pretrain", folder / "pretrain", FULL.pretrain | {"seed": seed}, **inputs)
     return folder / "pretrain" / "model"
+
+
+WORDS = {"one": ADJECTIVES, "two": ADJECTIVES, "verb": VERBS}
+SENTENCES = re.compile(
+    "|".join(CLAUSES).replace(".", r"\.").format(**{k: f"(?:{'|'.join(v)})" for k, v in WORDS.items()})
+)
+"""What people say in this world besides their first sentence."""
+
+
+def nonsense(question: str, text: str) -> float:
+    """The share of sentences that nobody in this world would say; the first has to answer the question."""
+    about = QUESTIONS[question]
+    first, *others = re.findall(r"[^.]+\.?", text) or [""]
+    answer = re.fullmatch(rf"The {about.place} is ({'|'.join(ADJECTIVES)}) {about.time}\.", first.strip())
+    wrong = (answer is None) + sum(SENTENCES.fullmatch(sentence.strip()) is None for sentence in others)
+    return wrong / (1 + len(others))
+
+
+def hidden_score(question: str, text: str) -> float:
+    """What an answer is worth: between -2.5 and 1.5."""
+    return gold(text) - nonsense(question, text)
 
 
 def asked(text: str) -> list[dict[str, str]]:
@@ -74,11 +97,11 @@ class Labeler:
         self.name, self.chance = name, random.Random(name)
         self.taste = {word: self.chance.gauss(0, TASTE) for word in MOODS}
 
-    def felt(self, text: str) -> float:
+    def felt(self, question: str, text: str) -> float:
         """The hidden score as this labeler feels it, before the noise of the moment."""
         words = text.lower().replace(".", " ").replace(",", " ").split()
         moods = [self.taste[word] for word in words if word in MOODS]
-        return gold(text) + (statistics.mean(moods) if moods else 0.0)
+        return hidden_score(question, text) + (statistics.mean(moods) if moods else 0.0)
 
 
 @dataclass(frozen=True)
@@ -93,7 +116,10 @@ class Rankings:
     @property
     def ceiling(self) -> tuple[float, int]:
         """The accuracy of the hidden score itself on the held-out pairs, and how many these are."""
-        scored = [([gold(text) for text in row["completions"]], row["tiers"]) for row in self.heldout]
+        scored = [
+            ([hidden_score(row["prompt_id"], text) for text in row["completions"]], row["tiers"])
+            for row in self.heldout
+        ]
         right, pairs = pairs_right(scored)
         return right / pairs, pairs
 
@@ -110,14 +136,17 @@ def collect_rankings(policy: Path, seed: int, *, train: int, heldout: int) -> Ra
     teachers, judges = people[:TRAINING_LABELERS], people[TRAINING_LABELERS:]
 
     pairs_of_judges = [chance.sample(judges, 2) for _ in range(heldout)]
+
+    def felt(number: int, labeler: Labeler) -> list[float]:
+        return [labeler.felt(asked_of[number], answer.text) for answer in answers[number]]
+
     seen = [
-        [[labeler.felt(answer.text) for answer in group] for labeler, group in zip(side, answers[train:], strict=True)]
+        [felt(train + number, labeler) for number, labeler in enumerate(side)]
         for side in zip(*pairs_of_judges, strict=True)
     ]
     noise = calibrated_noise(seen[0], seed, others=seen[1])
 
     def ranked(number: int, labeler: Labeler) -> Row:
-        scores = [labeler.felt(answer.text) for answer in answers[number]]
         return {
             "id": f"ranking-{number}",
             "split": "train" if number < train else "heldout",
@@ -126,7 +155,7 @@ def collect_rankings(policy: Path, seed: int, *, train: int, heldout: int) -> Ra
             "messages": asked(asked_of[number]),
             "completions": [answer.text for answer in answers[number]],
             "finish_reasons": [answer.finish_reason for answer in answers[number]],
-            "tiers": judge(scores, noise, labeler.chance).tiers,
+            "tiers": judge(felt(number, labeler), noise, labeler.chance).tiers,
             "labeler": labeler.name,
         }
 

@@ -1,29 +1,54 @@
 """The labelers of the second proof, and its verdict."""
 
+import random
 from pathlib import Path
 
 import pytest
 
 from benchmarks.proofs.exact import word_tokenizer
 from benchmarks.proofs.labelers import Outcome, claims
-from benchmarks.proofs.toy import Labeler, collect_rankings, shuffled, split_questions
+from benchmarks.proofs.toy import Labeler, collect_rankings, nonsense, shuffled, split_questions
 from modelzoo.checkpoint import save_checkpoint
 from modelzoo.config import ModelConfig
 from modelzoo.transformer import Transformer
-from worker.loop.world import MOODS, gold
+from worker.loop.world import MOODS, dialogues, gold
+
+QUESTION = "What is the garden like in spring?"
 
 
 def test_labelers_feel_the_same_on_average_and_differ_from_each_other() -> None:
     people = [Labeler(f"labeler {number}") for number in range(400)]
-    text = "The garden is calm. People sing there."
-    felt = [labeler.felt(text) for labeler in people]
-    assert sum(felt) / len(felt) == pytest.approx(gold(text), abs=0.04)
+    felt = [labeler.felt(QUESTION, "The garden is calm in spring. People sing there.") for labeler in people]
+    assert sum(felt) / len(felt) == pytest.approx(gold("calm sing"), abs=0.04)
     assert max(felt) - min(felt) > 0.5
-    assert Labeler("labeler 7").felt(text) == people[7].felt(text)
+    again = Labeler("labeler 7").felt(QUESTION, "The garden is calm in spring. People sing there.")
+    assert again == people[7].felt(QUESTION, "The garden is calm in spring. People sing there.")
 
 
 def test_a_text_without_mood_is_felt_alike_by_all() -> None:
-    assert {Labeler(f"labeler {number}").felt("The garden.") for number in range(5)} == {0.0}
+    assert {Labeler(f"labeler {number}").felt(QUESTION, "The garden.") for number in range(5)} == {-1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("The garden is old in spring.", 0),
+        ("The garden is old in spring. You will find it warm, and people sing.", 0),
+        ("The garden is old at noon.", 1),
+        ("The kitchen is old in spring. The air is cold.", 0.5),
+        ("The garden is old in spring. The air is garden.", 0.5),
+        ("The garden is old in spring. The air is cold. People sing", 1 / 3),
+        ("warm warm warm", 1),
+        ("", 1),
+    ],
+)
+def test_nonsense_is_what_nobody_would_say_here(text: str, share: float) -> None:
+    assert nonsense(QUESTION, text) == pytest.approx(share)
+
+
+def test_nobody_in_this_world_talks_nonsense() -> None:
+    for question, answer in dialogues(300, random.Random(0)):
+        assert nonsense(question.text, answer) == 0
 
 
 @pytest.fixture
