@@ -9,7 +9,14 @@ from django.conf import settings
 ROOT = Path(settings.BASE_DIR)
 PACKAGES = ("webapp", "labeling", "rlhf", "worker", "modelzoo")
 # Set by us for the processes we start, or read from the system as it is: nobody need know them.
-NOT_SETTINGS = {"DJANGO_SETTINGS_MODULE", "OMP_WAIT_POLICY", "CUBLAS_WORKSPACE_CONFIG"}
+NOT_SETTINGS = {
+    "CUDA_VISIBLE_DEVICES",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "DJANGO_SETTINGS_MODULE",
+    "OMP_WAIT_POLICY",
+    "CUBLAS_WORKSPACE_CONFIG",
+}
 
 
 def documented_settings() -> list[str]:
