@@ -15,43 +15,46 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / ".results"
 UNFINISHED = 3  # exit code: call again to go on
+CORES = len(os.sched_getaffinity(0))
+UNDISTURBED = 0.8  # of the cores' time, for the process that is measured; a run with less is done again
 
 
 def alternate(
     name: str, arms: Mapping[str, Sequence[str]], *, repeats: int, seconds: float
 ) -> dict[str, list[dict[str, Any]]]:
-    """Run the commands in turn, `repeats` times each, and return what they printed last: a line of JSON with `seconds`.
+    """Run the commands in turn, `repeats` times each, and return what they printed last: a line of JSON.
 
-    Each result is kept in benchmarks/.results/NAME.jsonl. Where the next run would likely end after `seconds`, the
-    process exits with UNFINISHED, and another call goes on from there.
+    It has `seconds` and the `cpu_seconds` of all threads in the same time; where other programs took the cores, the run
+    does not count. Each result is kept in benchmarks/.results/NAME.jsonl. Where the next run would likely end after
+    `seconds`, the process exits with UNFINISHED, and another call goes on from there.
     """
     RESULTS.mkdir(exist_ok=True)
     path, started = RESULTS / f"{name}.jsonl", time.monotonic()
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     for repeat in range(repeats):
         for arm, command in arms.items():
-            done = [line for line in lines if line["arm"] == arm]
-            if len(done) > repeat:
-                continue
-            expected = max((line["wall"] for line in done), default=0.0)
-            if time.monotonic() - started + expected > seconds:
-                print(f"{len(lines)} of {repeats * len(arms)} runs are done: call this again to go on", file=sys.stderr)
-                sys.exit(UNFINISHED)
-            lines.append({"arm": arm, **_run(command)})
-            print(json.dumps(lines[-1]), file=sys.stderr, flush=True)
-            with path.open("a") as file:
-                file.write(json.dumps(lines[-1]) + "\n")
+            while len(done := [line for line in lines if line["arm"] == arm]) <= repeat:
+                expected = max((line["wall"] for line in done), default=0.0)
+                if time.monotonic() - started + expected > seconds:
+                    print(f"{len(lines)} of {repeats * len(arms)} runs are done: call this again", file=sys.stderr)
+                    sys.exit(UNFINISHED)
+                line = {"arm": arm, **_run(command)}
+                busy = line["cpu_seconds"] / line["seconds"] / CORES
+                print(f"{json.dumps(line)} {busy:.0%} of the cores", file=sys.stderr, flush=True)
+                if busy >= UNDISTURBED:
+                    lines.append(line)
+                    with path.open("a") as file:
+                        file.write(json.dumps(line) + "\n")
     return {arm: [line for line in lines if line["arm"] == arm][:repeats] for arm in arms}
 
 
 def _run(command: Sequence[str]) -> dict[str, Any]:
-    cores = str(len(os.sched_getaffinity(0)))
     quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
     started = time.monotonic()
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, **quiet, "OMP_NUM_THREADS": cores, "MKL_NUM_THREADS": cores},
+        env={**os.environ, **quiet, "OMP_NUM_THREADS": str(CORES), "MKL_NUM_THREADS": str(CORES)},
         capture_output=True,
         text=True,
     )

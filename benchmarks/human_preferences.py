@@ -22,11 +22,11 @@ import torch
 
 from benchmarks.alternate import RESULTS, ROOT
 from benchmarks.snapshots import write_snapshot
-from modelzoo.batches import Ranking, epoch_order, seeded
+from modelzoo.batches import epoch_order, seeded
 from modelzoo.checkpoint import load_policy, load_reward_model
 from modelzoo.data import Snapshot, encode_rankings
 from modelzoo.import_model import import_model
-from modelzoo.losses import pair_accuracy
+from modelzoo.rankings import Ranking, pair_accuracy
 from modelzoo.shared_prefix import shared_scores
 from modelzoo.tokenizer import Tokenizer
 from worker.machine import machine
@@ -128,7 +128,7 @@ def instructions(row: Row, tokenizer: Tokenizer) -> Row | None:
     }
 
 
-SHARED = {"learning_rate": 2e-5, "batch_size": 8, "micro_batch_size": 16, "checkpoint_every": 10}
+SHARED = {"learning_rate": 2e-5, "batch_size": 8, "micro_batch_size": 16, "checkpoint_every": 1000}
 SOURCES = {
     "harmless": Source("hh_harmless.jsonl.gz", harmless, 500, 300, {**SHARED, "max_length": 256}),
     "instructions": Source("instructions_8_models.jsonl.gz", instructions, 110, 50, {**SHARED, "max_length": 512}),

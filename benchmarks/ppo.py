@@ -13,9 +13,10 @@ import json
 import shutil
 import sys
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -49,7 +50,8 @@ PARAMS = {
 }
 
 
-class Endless(NamedTuple):
+@dataclass
+class Endless:
     """A vocabulary in which nothing ends a response."""
 
     pad_id: int
@@ -64,7 +66,7 @@ class Clock:
     """What `train_ppo` reports to, here with a note of the time."""
 
     def __init__(self, state: TrainingState) -> None:
-        self.state, self.times = state, [time.perf_counter()]
+        self.state, self.times, self.cpu_times = state, [time.perf_counter()], [time.process_time()]
         self.metrics: list[dict[str, float]] = []
 
     def log(self, message: str) -> None:
@@ -79,6 +81,7 @@ class Clock:
     def end_step(self, metrics: dict[str, float]) -> None:
         self.state.step += 1
         self.times.append(time.perf_counter())
+        self.cpu_times.append(time.process_time())
         self.metrics.append(metrics)
 
 
@@ -131,7 +134,7 @@ def load(folder: Path) -> tuple[Models, list[list[int]]]:
     return Models(policy, reference, reward, value, vocabulary), json.loads((folder / "prompts.json").read_text())
 
 
-def our_rollouts(folder: Path) -> dict[str, float]:
+def our_rollouts(folder: Path) -> dict[str, Any]:
     keep_freed_memory()
     limit = sgemm_gflops()
     models, prompts = load(folder)
@@ -142,6 +145,7 @@ def our_rollouts(folder: Path) -> dict[str, float]:
     train_ppo(models, state, prompts, config, sample=speak, run=clock)
     return {
         "seconds": clock.times[-1] - clock.times[-2],
+        "cpu_seconds": clock.cpu_times[-1] - clock.cpu_times[-2],
         "rollouts": [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)],
         "kl": clock.metrics[0]["kl"],
         "ratio": clock.metrics[0]["ratio"],

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Rollouts and updates of trl 1.12's PPOTrainer, the last that TRL had. Run by benchmarks/ppo.py in a venv of its own.
 
 python trl_ppo.py POLICY REWARD_MODEL PROMPTS.json RESPONSE_LENGTH
@@ -22,13 +23,13 @@ class Clock(TrainerCallback):
     """When training began and when each rollout with its update had ended."""
 
     def __init__(self):
-        self.times = []
+        self.times, self.cpu_times = [], []
 
     def on_train_begin(self, *_, **__):
         self.times.append(time.perf_counter())
+        self.cpu_times.append(time.process_time())
 
-    def on_step_end(self, *_, **__):
-        self.times.append(time.perf_counter())
+    on_step_end = on_train_begin
 
 
 def main() -> None:
@@ -85,6 +86,7 @@ def main() -> None:
     logs = [entry for entry in trainer.state.log_history if "objective/scores" in entry]
     result = {
         "seconds": clock.times[-1] - clock.times[-2],
+        "cpu_seconds": clock.cpu_times[-1] - clock.cpu_times[-2],
         "rollouts": [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)],
         "first_responses": rollouts[0],
         "score": logs[0]["objective/scores"],

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """One optimizer step of TRL's RewardTrainer on the pairs of one ranking. Run by benchmarks/reward.py in TRL's own venv.
 
 python trl_reward.py MODEL PAIRS.json PAIRS_AT_ONCE [--checkpointing]
@@ -18,13 +19,12 @@ from trl import RewardConfig, RewardTrainer
 class Clock(TrainerCallback):
     """From before the forward of the first micro-batch until the gradients of the last step are cleared."""
 
-    seconds = 0.0
-
     def on_step_begin(self, *_, **__):
-        self.started = time.perf_counter()
+        self.started, self.cpu_started = time.perf_counter(), time.process_time()
 
     def on_step_end(self, *_, **__):
         self.seconds = time.perf_counter() - self.started
+        self.cpu_seconds = time.process_time() - self.cpu_started
 
 
 class Recorder(RewardTrainer):
@@ -69,6 +69,7 @@ def main() -> None:
     (log,) = (entry for entry in trainer.state.log_history if "grad_norm" in entry)
     result = {
         "seconds": clock.seconds,
+        "cpu_seconds": clock.cpu_seconds,
         "loss": sum(trainer.losses) / len(trainer.losses),
         "grad_norm": float(log["grad_norm"]),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,26 +26,6 @@ class Example(NamedTuple):
 def length_of(example: Example) -> int:
     """Tokens of prompt and response."""
     return len(example.prompt) + len(example.response)
-
-
-class Ranking(NamedTuple):
-    """The completions of one prompt with the tier of each; 1 is best."""
-
-    examples: list[Example]
-    tiers: list[int]
-
-
-class HasExamples(Protocol):
-    @property
-    def examples(self) -> list[Example]: ...
-
-
-Ranked = TypeVar("Ranked", bound=HasExamples)
-
-
-def tokens_of(ranked: HasExamples) -> int:
-    """Tokens of all completions with their prompts."""
-    return sum(map(length_of, ranked.examples))
 
 
 class Batch(NamedTuple):
@@ -106,18 +86,6 @@ def micro_batches(items: Sequence[Item], size: int, length: Callable[[Item], int
     ordered = sorted(items, key=length)
     for start in range(0, len(ordered), size):
         yield ordered[start : start + size]
-
-
-def whole_rankings(rankings: Sequence[Ranked], size: int) -> Iterator[list[Ranked]]:
-    """Groups of whole rankings with at most `size` completions in all, or of one ranking with more."""
-    group: list[Ranked] = []
-    for ranking in rankings:
-        if group and sum(len(member.examples) for member in [*group, ranking]) > size:
-            yield group
-            group = []
-        group.append(ranking)
-    if group:
-        yield group
 
 
 # Order ------------------------------------------------------------------------------------------------------------

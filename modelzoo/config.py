@@ -345,12 +345,7 @@ def _checked(spec: dataclasses.Field[Any], value: Any) -> Any:
         if not isinstance(value, bool):
             raise ValueError(f"must be true or false, not {value!r}")
     elif kind is int:
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or value != value
-            or not float(value).is_integer()
-        ):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
             raise ValueError(f"must be a whole number, not {value!r}")
         value = int(value)
     elif kind is float:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelzoo.batches import Example, Ranking
+from modelzoo.batches import Example
+from modelzoo.rankings import Ranking
 from modelzoo.tokenizer import Tokenizer
 
 Row = dict[str, Any]

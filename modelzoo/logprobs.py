@@ -20,8 +20,7 @@ CHUNK = 1024  # tokens whose logits are held at once: 200 MB at a vocabulary of 
 
 def response_logprobs(policy: Transformer, batch: Batch | Packed, *, temperature: float = 1.0) -> Tensor:
     """log pi(token | what precedes it) at response tokens, (B, T), 0 elsewhere; logits are divided by `temperature`."""
-    (logprobs,) = _at_responses(_logprobs, policy, batch, temperature)
-    return logprobs
+    return _at_responses(policy, batch, temperature, entropy=False)[0]
 
 
 def response_logprobs_and_entropy(policy: Transformer, batch: Batch, *, temperature: float) -> tuple[Tensor, Tensor]:
@@ -29,7 +28,7 @@ def response_logprobs_and_entropy(policy: Transformer, batch: Batch, *, temperat
 
     The entropy has no gradient.
     """
-    logprobs, entropy = _at_responses(_logprobs_and_entropy, policy, batch, temperature)
+    logprobs, entropy = _at_responses(policy, batch, temperature, entropy=True)
     return logprobs, entropy
 
 
@@ -60,39 +59,29 @@ def _before_responses(policy: Transformer, batch: Batch | Packed) -> tuple[Tenso
     return states[:, :-1][predicting], batch.tokens[:, 1:][predicting]
 
 
-def _at_responses(
-    measure: Callable[[Transformer, Tensor, Tensor, float], tuple[Tensor, ...]],
-    policy: Transformer,
-    batch: Batch | Packed,
-    temperature: float,
-) -> list[Tensor]:
-    """What `measure` says of each response token, each (B, T)."""
+def _at_responses(policy: Transformer, batch: Batch | Packed, temperature: float, *, entropy: bool) -> list[Tensor]:
+    """The log-probability of each response token and, if wanted, the entropy before it, each (B, T)."""
     hidden, targets = _before_responses(policy, batch)
     chunks = []
     for states, tokens in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
         if len(hidden) > CHUNK and torch.is_grad_enabled():  # forget the logits and compute them again going back
-            chunks.append(checkpoint(measure, policy, states, tokens, temperature, use_reentrant=False))
+            chunks.append(checkpoint(_measured, policy, states, tokens, temperature, entropy, use_reentrant=False))
         else:
-            chunks.append(measure(policy, states, tokens, temperature))
+            chunks.append(_measured(policy, states, tokens, temperature, entropy))
     return [_spread(torch.cat(parts), batch) for parts in zip(*chunks, strict=True)]
 
 
-def _logprobs(policy: Transformer, hidden: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor]:
-    return (-F.cross_entropy(_logits(policy, hidden, temperature), tokens, reduction="none"),)
-
-
-def _logprobs_and_entropy(
-    policy: Transformer, hidden: Tensor, tokens: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
-    logits = _logits(policy, hidden, temperature)
-    distribution = logits.detach().log_softmax(-1)
-    entropy = -(distribution.exp() * distribution).sum(-1)
-    return -F.cross_entropy(logits, tokens, reduction="none"), entropy
-
-
-def _logits(policy: Transformer, hidden: Tensor, temperature: float) -> Tensor:
+def _measured(
+    policy: Transformer, hidden: Tensor, tokens: Tensor, temperature: float, entropy: bool
+) -> tuple[Tensor, ...]:
     logits = policy.logits(hidden).float()
-    return logits if temperature == 1 else logits / temperature
+    if temperature != 1:
+        logits = logits / temperature
+    logprobs = -F.cross_entropy(logits, tokens, reduction="none")
+    if not entropy:
+        return (logprobs,)
+    distribution = logits.detach().log_softmax(-1)
+    return logprobs, -(distribution.exp() * distribution).sum(-1)
 
 
 def _spread(values: Tensor, batch: Batch | Packed) -> Tensor:

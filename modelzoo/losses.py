@@ -1,4 +1,4 @@
-"""The equations of the three trainers as pure functions.
+"""The equations of PPO as pure functions; those of rankings stand in rankings.py.
 
 Per-token tensors share one layout: (B, T), aligned with the tokens, so `logprobs[b, t]` is the log-probability of
 `tokens[b, t]` given what stands before it. `mask` is true at response tokens, which are contiguous in a row; whatever
@@ -6,41 +6,7 @@ stands outside the mask is ignored.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-
-# Reward model -----------------------------------------------------------------------------------------------------
-
-
-def ranking_loss(scores: Tensor, tiers: Tensor, *, margin: float = 0.0, ties: str = "drop") -> Tensor:
-    """Mean over all pairs of one prompt of -log sigmoid(r_w - r_l - margin) (InstructGPT, equation 1).
-
-    `scores` (K,), `tiers` (K,) with 1 for the best. Tied pairs are left out (`ties="drop"`) or, with `ties="model"`,
-    count as half a win for each side: -1/2 [log sigmoid(d) + log sigmoid(-d)], smallest where the scores are equal.
-    The margin is Llama 2's (2307.09288, section 3.2.2). Raises ValueError where no pair is left.
-    """
-    difference = scores[:, None] - scores[None, :]  # (K, K): row minus column
-    won = tiers[:, None] < tiers[None, :]
-    losses = -F.logsigmoid(difference[won] - margin)
-    if ties == "model":
-        tied = (tiers[:, None] == tiers[None, :]).triu(diagonal=1)
-        losses = torch.cat([losses, -(F.logsigmoid(difference[tied]) + F.logsigmoid(-difference[tied])) / 2])
-    if not len(losses):
-        raise ValueError("every completion is tied with every other, so there is no pair to learn from")
-    return losses.mean()
-
-
-def pair_accuracy(scores: Tensor, tiers: Tensor) -> tuple[float, int]:
-    """How many untied pairs the scores (K,) order as the tiers do, equal scores counting half, and of how many."""
-    difference = (scores[:, None] - scores[None, :])[tiers[:, None] < tiers[None, :]]
-    return float((difference > 0).sum() + 0.5 * (difference == 0).sum()), len(difference)
-
-
-# Masked statistics ------------------------------------------------------------------------------------------------
-
-
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    return values[mask].mean()
 
 
 def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:

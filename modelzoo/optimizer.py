@@ -1,4 +1,4 @@
-"""Adam, its learning rates, gradient clipping that refuses NaN, and the moving average of weights."""
+"""Adam, gradient clipping that refuses NaN, and the moving average of weights."""
 
 import copy
 import math
@@ -37,36 +37,6 @@ def adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
-
-
-def cosine_rate(step: int, total: int, *, peak: float, warmup_ratio: float, final_ratio: float) -> float:
-    """Rate of step `step` (from 0) of `total`: up in a line, then half a cosine down to `final_ratio` of the peak."""
-    warmup = round(total * warmup_ratio)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    done = (step - warmup) / max(1, total - 1 - warmup)
-    return peak * (final_ratio + (1 - final_ratio) * (1 + math.cos(math.pi * done)) / 2)
-
-
-def wsd_rate(
-    step: int, total: int, *, peak: float, warmup_ratio: float, decay_ratio: float, final_ratio: float
-) -> float:
-    """Warm-up, stable, decay (MiniCPM, 2404.06395), falling as 1 - sqrt does (2405.18392, section 4.1).
-
-    A run that is to be longer shares all of it with a shorter one but the last `decay_ratio` of the steps.
-    """
-    warmup, decay = round(total * warmup_ratio), max(1, round(total * decay_ratio))
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    fallen = max(0, step + 1 - (total - decay)) / decay
-    return peak * (final_ratio + (1 - final_ratio) * (1 - math.sqrt(fallen)))
-
-
-def warmup_rate(step: int, *, peak: float, warmup_steps: int) -> float:
-    """Constant after a rise from a tenth of the peak (InstructGPT, appendix C.4)."""
-    if step >= warmup_steps:
-        return peak
-    return peak * (0.1 + 0.9 * step / warmup_steps)
 
 
 def clip_gradients(model: nn.Module, max_norm: float, what: str) -> float:

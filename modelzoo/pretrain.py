@@ -9,10 +9,11 @@ import torch
 from modelzoo.batches import Batch, Example, collate, length_of, micro_batches, step_indices
 from modelzoo.corpus import Corpus, Windows, open_corpus
 from modelzoo.logprobs import response_logprobs, summed_loss
-from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate, wsd_rate
+from modelzoo.optimizer import adamw, clip_gradients, set_learning_rate
 from modelzoo.pretrain_config import PretrainConfig
 from modelzoo.progress import TrainingState
 from modelzoo.run import Run, owned
+from modelzoo.schedules import cosine_rate, wsd_rate
 from modelzoo.spec import BadInput
 from modelzoo.tokenizer import Tokenizer, load_tokenizer
 from modelzoo.transformer import Transformer

@@ -87,10 +87,7 @@ def collect(
     """
     batch = collate(examples, models.tokenizer.pad_id, models.device)
     ended = torch.tensor(finished, device=models.device)
-    columns = {
-        name: torch.zeros(batch.tokens.shape, device=models.device)
-        for name in ("policy", "reference", "entropy", "value")
-    }
+    logprobs, ref_logprobs, entropy, values = torch.zeros(4, *batch.tokens.shape, device=models.device)
     scores = torch.zeros(len(examples), device=models.device)
     kept: Kept | None = None
     for place, minibatch in enumerate(minibatches(list(range(len(examples))), config.minibatch_size)):
@@ -98,39 +95,26 @@ def collect(
         for rows in rows_alike(models.team, batch, minibatch, config.micro_batch_size):  # as the update will cut them
             pause()
             part = Batch(*(tensor[rows] for tensor in batch)).trimmed()
-            width = slice(part.tokens.shape[1])
             with torch.set_grad_enabled(keep):
                 said = response_logprobs_and_entropy(models.policy, part, temperature=config.temperature)
-                values = response_values(models.value, part)
+                expected = response_values(models.value, part)
+            kept = Kept(said[0], expected) if keep else kept
             with torch.no_grad():
-                columns["policy"][rows, width], columns["entropy"][rows, width] = said
-                columns["value"][rows, width] = values
-                reference = response_logprobs(models.reference, part, temperature=config.temperature)
-                columns["reference"][rows, width] = reference
+                width = slice(part.tokens.shape[1])
+                logprobs[rows, width], entropy[rows, width], values[rows, width] = *said, expected
+                ref_logprobs[rows, width] = response_logprobs(models.reference, part, temperature=config.temperature)
                 scores[rows] = models.reward(_as_ranked(part, ended[rows], models.tokenizer), part.mask)
-            kept = Kept(said[0], values) if keep else kept
-    for filled in (*columns.values(), scores):  # each process its own rows, zeros elsewhere
+    for filled in (logprobs, ref_logprobs, entropy, values, scores):  # each process its own rows, zeros elsewhere
         models.team.sum_tensor(filled)
     scores = scores - config.missing_eos_penalty * ~ended
-    rewards = token_rewards(scores, kl_k1(columns["policy"], columns["reference"]), batch.response, kl_coef)
+    rewards = token_rewards(scores, kl_k1(logprobs, ref_logprobs), batch.response, kl_coef)
     if config.whiten_rewards:
         rewards = whiten(rewards, batch.response, shift_mean=False)
     advantages, returns = advantages_and_returns(
-        rewards, columns["value"], batch.response, gamma=config.gamma, gae_lambda=config.gae_lambda
+        rewards, values, batch.response, gamma=config.gamma, gae_lambda=config.gae_lambda
     )
     advantages = whiten(advantages, batch.response)  # over the whole rollout, not a minibatch of it
-    rollout = Rollout(
-        batch,
-        ended,
-        scores,
-        columns["policy"],
-        columns["reference"],
-        columns["entropy"],
-        columns["value"],
-        advantages,
-        returns,
-    )
-    return rollout, kept
+    return Rollout(batch, ended, scores, logprobs, ref_logprobs, entropy, values, advantages, returns), kept
 
 
 def _as_ranked(batch: Batch, ended: Tensor, tokenizer: Vocabulary) -> Tensor:

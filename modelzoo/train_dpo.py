@@ -9,16 +9,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modelzoo.batches import Example, Ranking, collate, step_indices, tokens_of, whole_rankings
+from modelzoo.batches import Example, collate, step_indices
 from modelzoo.checkpoint import load_policy, manifest_hash
 from modelzoo.config import DPOConfig
 from modelzoo.data import Snapshot, encode_rankings
 from modelzoo.logprobs import response_logprobs
 from modelzoo.lora import adapted, merged
-from modelzoo.losses import pair_accuracy, ranking_loss
-from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate
+from modelzoo.optimizer import adamw, clip_gradients, set_learning_rate
 from modelzoo.progress import TrainingState
+from modelzoo.rankings import Ranking, pair_accuracy, ranking_loss, tokens_of, whole_rankings
 from modelzoo.run import Run, owned
+from modelzoo.schedules import cosine_rate
 from modelzoo.selfcheck import check_chat_template, check_endings, check_rows
 from modelzoo.tokenizer import Tokenizer
 from modelzoo.transformer import Transformer

@@ -13,7 +13,7 @@ from modelzoo.batches import Example, collate, endless_indices, epoch_order, len
 from modelzoo.config import PPOConfig
 from modelzoo.logprobs import response_logprobs, response_values
 from modelzoo.losses import adapted_kl_coef, kl_k3, policy_losses, value_losses
-from modelzoo.optimizer import adamw, clip_gradients, independent, set_learning_rate, update_average, warmup_rate
+from modelzoo.optimizer import adamw, clip_gradients, independent, set_learning_rate, update_average
 from modelzoo.progress import Progress, TrainingState
 from modelzoo.rollout import Kept, Models, Rollout, collect, minibatches, rows_alike
 from modelzoo.transformer import Transformer
@@ -66,14 +66,13 @@ def train_ppo(
                 order = epoch_order(len(examples), config.seed, 1000 * step + epoch)
             for rows in minibatches(order, config.minibatch_size):
                 pretraining = _pretraining_batch(corpus, config, int(numbers["updates"]))
-                metrics = update_value(models, state, rollout, rows, config, kept)
-                metrics |= update_policy(models, state, rollout, rows, pretraining, config, kept)
-                updates.append(metrics)
+                updates.append(update(models, state, rollout, rows, pretraining, config, kept))
                 kept = None  # it was of the weights before this update
                 numbers["updates"] += 1
                 if average:
                     update_average(average, models.policy, decay=config.ema_decay, updates=int(numbers["updates"]))
-        run.log(_excerpt(models, examples[0], rollout.scores[0].item()))
+        said = " ".join(models.tokenizer.decode(examples[0].response).split())
+        run.log(f"said: {said[:100]!r} (reward {rollout.scores[0].item():.2f})")
         described = _described(rollout, updates) | {"kl": kl, "kl_coef": numbers["kl_coef"]}
         if config.kl_target:
             numbers["kl_coef"] = adapted_kl_coef(
@@ -89,19 +88,7 @@ def finished_policy(state: TrainingState) -> Transformer:
     return policy
 
 
-def update_value(
-    models: Models, state: TrainingState, rollout: Rollout, rows: list[int], config: PPOConfig, kept: Kept | None
-) -> dict[str, float]:
-    """One optimizer step of the value model on a minibatch. Alone, so that only one model has gradients at a time."""
-    loss = add_value_gradient(models, rollout, rows, config, kept)
-    models.team.sum_gradients(models.value)
-    clip_gradients(models.value, config.max_grad_norm, "value model")
-    state.optimizers["value"].step()
-    state.optimizers["value"].zero_grad()
-    return {"value_loss": loss}
-
-
-def update_policy(
+def update(
     models: Models,
     state: TrainingState,
     rollout: Rollout,
@@ -110,14 +97,21 @@ def update_policy(
     config: PPOConfig,
     kept: Kept | None,
 ) -> dict[str, float]:
-    """One optimizer step of the policy on a minibatch and, with the mix on, some windows of the corpus."""
-    metrics = add_policy_gradient(models, rollout, rows, config, kept)
+    """One optimizer step of each model on a minibatch, in turn, so that only one of them has gradients at a time."""
+
+    def step(name: str, model: nn.Module) -> float:
+        models.team.sum_gradients(model)
+        norm = clip_gradients(model, config.max_grad_norm, f"{name} model")
+        state.optimizers[name].step()
+        state.optimizers[name].zero_grad()
+        return norm
+
+    metrics = {"value_loss": add_value_gradient(models, rollout, rows, config, kept)}
+    step("value", models.value)
+    metrics |= add_policy_gradient(models, rollout, rows, config, kept)
     if pretraining:
         metrics["ptx_loss"] = add_pretraining_gradient(models, pretraining, config)
-    models.team.sum_gradients(models.policy)
-    metrics["grad_norm"] = clip_gradients(models.policy, config.max_grad_norm, "policy")
-    state.optimizers["policy"].step()
-    state.optimizers["policy"].zero_grad()
+    metrics["grad_norm"] = step("policy", models.policy)
     return metrics
 
 
@@ -174,6 +168,13 @@ def add_pretraining_gradient(models: Models, pretraining: Sequence[Example], con
     return models.team.sum(total)[0]
 
 
+def warmup_rate(step: int, *, peak: float, warmup_steps: int) -> float:
+    """Constant after a rise from a tenth of the peak (InstructGPT, appendix C.4)."""
+    if step >= warmup_steps:
+        return peak
+    return peak * (0.1 + 0.9 * step / warmup_steps)
+
+
 def _pretraining_batch(corpus: Sequence[Example], config: PPOConfig, updates: int) -> list[Example]:
     if not corpus:
         return []
@@ -191,8 +192,3 @@ def _described(rollout: Rollout, updates: list[dict[str, float]]) -> dict[str, f
         "entropy": rollout.entropy[said].mean().item(),
         **{name: sum(update[name] for update in updates) / len(updates) for name in updates[0]},
     }
-
-
-def _excerpt(models: Models, example: Example, score: float) -> str:
-    said = " ".join(models.tokenizer.decode(example.response).split())
-    return f"said: {said[:100]!r} (reward {score:.2f})"

@@ -6,15 +6,16 @@ import torch
 from torch import Tensor
 
 from modelzoo.adversarial import passes
-from modelzoo.batches import Ranking, length_of, seeded, step_indices, tokens_of, whole_rankings
+from modelzoo.batches import length_of, seeded, step_indices
 from modelzoo.checkpoint import load_policy, manifest_hash
 from modelzoo.config import RewardConfig
 from modelzoo.data import Snapshot, encode_demonstrations, encode_rankings
 from modelzoo.lora import adapted, merged
-from modelzoo.losses import pair_accuracy, ranking_loss
-from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate
+from modelzoo.optimizer import adamw, clip_gradients, set_learning_rate
 from modelzoo.progress import ALONE, Team, TrainingState
+from modelzoo.rankings import Ranking, pair_accuracy, ranking_loss, tokens_of, whole_rankings
 from modelzoo.run import Run, owned
+from modelzoo.schedules import cosine_rate
 from modelzoo.selfcheck import check_chat_template, check_endings, check_rows
 from modelzoo.shared_prefix import segments, shared_scores
 from modelzoo.tokenizer import Tokenizer

@@ -10,10 +10,11 @@ from modelzoo.config import SFTConfig
 from modelzoo.data import Snapshot, encode_demonstrations
 from modelzoo.logprobs import response_logprobs, summed_loss
 from modelzoo.lora import adapted, merged
-from modelzoo.optimizer import adamw, clip_gradients, cosine_rate, set_learning_rate
+from modelzoo.optimizer import adamw, clip_gradients, set_learning_rate
 from modelzoo.packing import best_fit, pack
 from modelzoo.progress import TrainingState
 from modelzoo.run import Run, owned
+from modelzoo.schedules import cosine_rate
 from modelzoo.selfcheck import check_chat_template, check_endings, check_rows
 from modelzoo.tokenizer import Tokenizer
 from modelzoo.transformer import Transformer

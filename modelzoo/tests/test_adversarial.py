@@ -11,7 +11,7 @@ from modelzoo.batches import Batch, Example, collate, seeded
 from modelzoo.config import SFTConfig, build
 from modelzoo.data import encode_demonstrations, encode_rankings
 from modelzoo.logprobs import response_logprobs
-from modelzoo.losses import ranking_loss
+from modelzoo.rankings import ranking_loss
 from modelzoo.shared_prefix import segments, shared_scores
 from modelzoo.tests.conftest import Train, demonstration, ranking, tiny_policy
 from modelzoo.tests.test_resume import assert_same_model

@@ -12,13 +12,12 @@ from modelzoo.losses import (
     advantages_and_returns,
     kl_k1,
     kl_k3,
-    pair_accuracy,
     policy_losses,
-    ranking_loss,
     token_rewards,
     value_losses,
     whiten,
 )
+from modelzoo.rankings import pair_accuracy, ranking_loss
 
 BEST_TO_WORST = torch.tensor([1, 2, 3, 4])
 

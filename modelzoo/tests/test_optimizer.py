@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from modelzoo.config import TrainingConfig
-from modelzoo.optimizer import NonFinite, adamw, clip_gradients, cosine_rate, require_finite, warmup_rate
+from modelzoo.optimizer import NonFinite, adamw, clip_gradients, require_finite
+from modelzoo.schedules import cosine_rate
+from modelzoo.train_ppo import warmup_rate
 
 
 def layer(gradient: float, *, weight_decay: float = 0.0, adam_eps: float = 1e-3) -> tuple[nn.Linear, torch.optim.AdamW]:

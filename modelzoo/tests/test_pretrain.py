@@ -10,8 +10,8 @@ from modelzoo.__main__ import main
 from modelzoo.checkpoint import load_policy
 from modelzoo.config import SamplingConfig
 from modelzoo.corpus import documents
-from modelzoo.optimizer import wsd_rate
 from modelzoo.sampler import Sampler
+from modelzoo.schedules import wsd_rate
 from modelzoo.tests.conftest import Finished, Train
 from modelzoo.tests.test_resume import assert_same_model
 from modelzoo.tokenizer import Tokenizer

@@ -17,7 +17,7 @@ from modelzoo.train_ppo import (
     add_pretraining_gradient,
     add_value_gradient,
     ppo_state,
-    update_policy,
+    update,
 )
 
 
@@ -96,6 +96,6 @@ def test_ppo_and_pretraining_mix_share_one_optimizer_step(models: Models) -> Non
     add_policy_gradient(expected, rollout, rows, config)
     add_pretraining_gradient(expected, text, config)
     adamw(expected.policy, config).step()
-    update_policy(models, ppo_state(models, config), rollout, rows, text, config, None)
+    update(models, ppo_state(models, config), rollout, rows, text, config, None)
     for weight, moved in zip(models.policy.parameters(), expected.policy.parameters(), strict=True):
         assert torch.allclose(weight, moved, rtol=0, atol=1e-8)

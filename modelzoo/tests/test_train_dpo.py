@@ -10,7 +10,7 @@ from modelzoo.batches import Example, collate
 from modelzoo.checkpoint import load_policy
 from modelzoo.config import SamplingConfig
 from modelzoo.logprobs import response_logprobs
-from modelzoo.losses import ranking_loss
+from modelzoo.rankings import ranking_loss
 from modelzoo.sampler import Sampler
 from modelzoo.tests.conftest import Train, demonstration, question, ranking, write_snapshot
 from modelzoo.tokenizer import Tokenizer

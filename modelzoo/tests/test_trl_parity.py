@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from modelzoo.batches import Example, Ranking, seeded
+from modelzoo.batches import Example, seeded
 from modelzoo.checkpoint import save_checkpoint
 from modelzoo.config import RewardConfig, build
+from modelzoo.rankings import Ranking
 from modelzoo.tests.conftest import tiny_policy
 from modelzoo.tokenizer import Tokenizer
 from modelzoo.train_reward import add_ranking_gradient
