@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -134,14 +133,6 @@ def test_when_another_process_is_killed_none_hangs_and_the_run_resumes_to_the_sa
     assert start("reward", "second", params, resume_from=[str(tmp_path / "first")]).wait(timeout=120) == 0
     assert whole.wait(timeout=120) == 0
     assert_same_model(Finished(0, tmp_path / "whole"), Finished(0, tmp_path / "second"))
-
-
-def test_what_fails_in_another_process_is_told_by_the_first(start: Start, tmp_path: Path) -> None:
-    launcher = start("reward", "out", LONG)
-    wait_for_step(tmp_path / "out", 5)
-    resource.prlimit(processes_of(launcher)[1], resource.RLIMIT_AS, (1 << 20, 1 << 20))  # not a byte more for it
-    assert launcher.wait(timeout=60) != 0
-    assert Finished(1, tmp_path / "out").result["error"]["kind"] == "out_of_memory"
 
 
 def test_shares_are_everything_once_and_even() -> None:

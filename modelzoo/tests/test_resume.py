@@ -98,18 +98,19 @@ def test_ten_steps_equal_some_then_the_rest_bit_for_bit(
     assert steps == resumed
 
 
-@pytest.mark.parametrize("stage", sorted(TEN_STEPS))
+@pytest.mark.parametrize("what", sorted(TEN_STEPS))
 def test_a_step_checkpoint_holds_the_same_state_as_an_uninterrupted_run(
-    train: Train, corpus: str, monkeypatch: pytest.MonkeyPatch, stage: str
+    train: Train, corpus: str, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """Weights, Adam's moments, moving average, value model and KL weight, at step 9 of both."""
+    stage = what.split()[0]
     saved = {}
     for name, first_stop in (("whole", None), ("resumed", 5)):
         attempts: list[str] = []
         for stop in [first_stop, 9] if first_stop else [9]:
             with monkeypatch.context() as patched:
                 interrupt_after(stop, patched)
-                done = train(stage, TEN_STEPS[stage], corpus=corpus, resume_from=attempts, out=f"{name}-{stop}")
+                done = train(stage, TEN_STEPS[what], corpus=corpus, resume_from=attempts, out=f"{name}-{stop}")
             attempts.append(str(done.out))
         (checkpoint,) = step_checkpoints([done.out / "checkpoints"])
         saved[name] = load_state(checkpoint)
