@@ -1,6 +1,9 @@
 """People whom the tests of every package share. Alice and Bob label in the project, Charlie must be refused."""
 
+from collections.abc import Iterator
+
 import pytest
+from django.utils import translation
 
 from labeling.models import Project, Role, User
 
@@ -11,6 +14,14 @@ def person(name: str, *roles: str) -> User:
     user = User.objects.create_user(name)
     user.set_roles(roles)
     return user
+
+
+@pytest.fixture(autouse=True)
+def language() -> Iterator[None]:
+    """A page shown in Korean leaves Korean on in its thread; the next test starts in the language of the settings."""
+    translation.deactivate()
+    yield
+    translation.deactivate()
 
 
 @pytest.fixture
