@@ -99,7 +99,6 @@ def generate(
         streams = generators[len(rows) : len(rows) + count]
         of_prompt.append([_Row(prompt, new_tokens, stream) for stream in streams])
         rows.extend(of_prompt[-1])
-    stops = frozenset(stop_ids)
     total = sum(row.limit for row in rows)
     unfinished = dict(enumerate(of_prompt))
 
@@ -113,6 +112,18 @@ def generate(
         if should_stop is not None and should_stop():
             raise SamplingStoppedError("sampling was stopped")
 
+    _decode(model, of_prompt, sampling, frozenset(stop_ids), after_step)
+    return [_responses(group) for group in of_prompt]
+
+
+def _decode(
+    model: Transformer,
+    of_prompt: list[list["_Row"]],
+    sampling: SamplingConfig,
+    stops: frozenset[int],
+    after_step: Callable[[], None],
+) -> None:
+    """Token by token until every row has ended; `after_step` may raise."""
     decoding = Decoding(model)
     waiting = deque(sorted(of_prompt, key=lambda group: -len(group[0].prompt)))
     alive: list[_Row] = []  # in the order of the rows of `decoding`
@@ -134,7 +145,6 @@ def generate(
             order = decoding.leave(finished)
             alive, tokens = [alive[n] for n in order], tokens[order]
         logits = decoding.step(tokens) if alive else None
-    return [_responses(group) for group in of_prompt]
 
 
 class _Row:
