@@ -26,6 +26,8 @@ ENV CONN_MAX_AGE=60
 CMD ["gunicorn", "webapp.wsgi", "--bind", "0.0.0.0:8000", "--worker-class", "gthread", "--workers", "2", "--threads", "8", "--access-logfile", "-"]
 
 FROM base AS worker
+# Sampling on a CPU compiles modelzoo/native.cpp on first use; on a GPU it is not needed.
+RUN apt-get update -q && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 COPY requirements/worker.txt requirements/model.txt requirements/
 RUN pip install --require-hashes -r requirements/worker.txt
 # Not hashed: each platform has a build of its own. Another one: --build-arg TORCH="torch==2.13.0 --index-url ..."

@@ -23,11 +23,11 @@ run: $(VENV)/worker.installed  ## set up, then serve the site with its workers: 
 	@exec $(PY) manage.py up --port $(PORT)
 
 test: $(VENV)/dev.installed  ## all tests but the proofs, in parallel
-	@.ci/need chromium fonts-nanum gettext
+	@.ci/need g++ chromium fonts-nanum gettext
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-services: $(VENV)/dev.installed  ## the tests of database, broker and journeys on PostgreSQL and Redis
-	@.ci/need chromium fonts-nanum gettext postgresql redis-server
+	@.ci/need g++ chromium fonts-nanum gettext postgresql redis-server
 	.ci/with-services env OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile \
 	  -m "not slow and (services or journey or not browser)" webapp labeling rlhf worker $(ARGS)
 
@@ -60,7 +60,7 @@ korean: $(VENV)/worker.installed  ## train a small Korean policy from scratch an
 	$(PY) manage.py korean $(CSV)
 
 screenshots: $(VENV)/dev.installed  ## every page in both languages, light and dark, narrow and wide, into screenshots/
-	@.ci/need chromium fonts-nanum
+	@.ci/need g++ chromium fonts-nanum
 	$(PY) -m pytest webapp/tests/screenshots.py -m slow -q
 
 LOCK = $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url

@@ -20,13 +20,13 @@ UNDISTURBED = 0.8  # of the cores' time, for the process that is measured; a run
 
 
 def alternate(
-    name: str, arms: Mapping[str, Sequence[str]], *, repeats: int, seconds: float
+    name: str, arms: Mapping[str, Sequence[str]], *, repeats: int, seconds: float, timed: bool = True
 ) -> dict[str, list[dict[str, Any]]]:
     """Run the commands in turn, `repeats` times each, and return what they printed last: a line of JSON.
 
-    It has `seconds` and the `cpu_seconds` of all threads in the same time; where other programs took the cores, the run
-    does not count. Each result is kept in benchmarks/.results/NAME.jsonl. Where the next run would likely end after
-    `seconds`, the process exits with UNFINISHED, and another call goes on from there.
+    Where it is `timed` it has `seconds` and the `cpu_seconds` of all threads in the same time; where other programs
+    took the cores, the run does not count. Each result is kept in benchmarks/.results/NAME.jsonl. Where the next run
+    would likely end after `seconds`, the process exits with UNFINISHED, and another call goes on from there.
     """
     RESULTS.mkdir(exist_ok=True)
     path, started = RESULTS / f"{name}.jsonl", time.monotonic()
@@ -39,7 +39,7 @@ def alternate(
                     print(f"{len(lines)} of {repeats * len(arms)} runs are done: call this again", file=sys.stderr)
                     sys.exit(UNFINISHED)
                 line = {"arm": arm, **_run(command)}
-                busy = line["cpu_seconds"] / line["seconds"] / CORES
+                busy = line["cpu_seconds"] / line["seconds"] / CORES if timed else 1.0
                 print(f"{json.dumps(line)} {busy:.0%} of the cores", file=sys.stderr, flush=True)
                 if busy >= UNDISTURBED:
                     lines.append(line)

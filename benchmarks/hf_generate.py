@@ -19,12 +19,15 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
     torch.manual_seed(0)
     greedy = generated(model, content["greedy"]["prompts"], content["greedy"] | {"greedy": True}, content)
-    result = {"greedy": greedy[0]}
+    result = {"greedy": greedy[0], "seconds": 0.0, "cpu_seconds": 0.0}
     for name, case in content["cases"].items():
         generated(model, case["prompts"][:1], case | {"tokens": 4}, content)  # warm up
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         rows = generated(model, case["prompts"], case, content)
-        result[name] = sum(map(len, rows)) / (time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        result[name] = sum(map(len, rows)) / seconds
+        result["seconds"] += seconds
+        result["cpu_seconds"] += time.process_time() - cpu_started
     result["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     print(json.dumps(result))
 

@@ -24,8 +24,8 @@ from modelzoo.checkpoint import load_policy
 from modelzoo.config import SamplingConfig
 from modelzoo.generate import generate, row_generators
 from modelzoo.import_model import import_model
-from modelzoo.packed import packed
 from modelzoo.run import peak_memory_mb
+from modelzoo.sampler import Sampler
 from worker.machine import machine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,27 +85,28 @@ def prepare(folder: Path) -> None:
 
 def our_rates(folder: Path, weights: str) -> dict[str, Any]:
     """Tokens a second of each case, and what the machine could do."""
-    result: dict[str, Any] = {"sgemm_gflops": sgemm_gflops(), "read_gb_per_second": read_rate()}
+    result: dict[str, Any] = {}
     content = json.loads((folder / "cases.json").read_text())
-    policy, _, _ = load_policy(folder / "policy")
-    plain = policy.requires_grad_(False)
-    policy = packed(plain, weights)
+    policy = Sampler.load(folder / "policy", weights=weights).model
     greedy = SamplingConfig(temperature=0, max_new_tokens=content["greedy"]["tokens"])
     said = generate(policy, content["greedy"]["prompts"], 1, greedy, (), row_generators(0, 1))[0][0].token_ids
-    result["greedy"] = said
-    if weights != "float32":
-        result["agreement"] = agreement(plain, policy, content["greedy"]["prompts"][0], said)
-    del plain
+    result |= {"greedy": said, "seconds": 0.0, "cpu_seconds": 0.0}
     for name, case in content["cases"].items():
         stop = content["stop_ids"] if case["stops"] else ()
         streams = row_generators(0, len(case["prompts"]) * case["k"])
         generate(policy, case["prompts"][:1], 1, SamplingConfig(max_new_tokens=4), stop, streams[:1])  # warm up
-        started = time.perf_counter()
         sampling = SamplingConfig(max_new_tokens=case["tokens"])
+        started, cpu_started = time.perf_counter(), time.process_time()
         groups = generate(policy, case["prompts"], case["k"], sampling, stop, streams)
-        tokens = sum(len(row.token_ids) for group in groups for row in group)
-        result[name] = tokens / (time.perf_counter() - started)
-    return result | {"peak_memory_mb": peak_memory_mb()}
+        seconds = time.perf_counter() - started
+        result[name] = sum(len(row.token_ids) for group in groups for row in group) / seconds
+        result["seconds"] += seconds
+        result["cpu_seconds"] += time.process_time() - cpu_started
+    result["peak_memory_mb"] = peak_memory_mb()
+    if weights != "float32":
+        plain, _, _ = load_policy(folder / "policy")
+        result["agreement"] = agreement(plain, policy, content["greedy"]["prompts"][0], said)
+    return result | {"sgemm_gflops": sgemm_gflops(), "read_gb_per_second": read_rate()}
 
 
 @torch.inference_mode()

@@ -134,6 +134,9 @@ def _sample_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", help="what the user says")
     parser.add_argument("--system", help="a system message before it")
     parser.add_argument("-k", type=int, default=1, help="how many completions")
+    parser.add_argument(
+        "--weights", choices=("float32", "int8"), default="float32", help="int8 is faster on a CPU and not quite exact"
+    )
     for field in fields(SamplingConfig):
         option = "--" + field.name.replace("_", "-")
         parser.add_argument(option, type=type(field.default), default=field.default, help=field.metadata["help"])
@@ -145,7 +148,7 @@ def _sample(arguments: argparse.Namespace) -> int:
         raise ConfigError({"k": f"must be at least 1, not {arguments.k}"})
     messages = [{"role": "system", "content": arguments.system}] if arguments.system else []
     messages.append({"role": "user", "content": arguments.prompt})
-    result = Sampler.load(arguments.checkpoint).sample([messages], arguments.k, sampling)[0]
+    result = Sampler.load(arguments.checkpoint, weights=arguments.weights).sample([messages], arguments.k, sampling)[0]
     if isinstance(result, PromptError):
         raise result
     for sample in result:

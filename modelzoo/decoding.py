@@ -9,13 +9,15 @@ vocabulary.
 
 import math
 from collections.abc import Sequence
+from ctypes import CDLL
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modelzoo.native import HEAD_WIDTHS, Step, library
 from modelzoo.packing import Apart
-from modelzoo.transformer import Transformer
+from modelzoo.transformer import Attend, Transformer
 
 
 class Decoding:
@@ -25,10 +27,14 @@ class Decoding:
         self.model, self.config = model, model.config
         weight = model.model.embed_tokens.weight
         config, self.device = model.config, weight.device
+        usable = weight.device.type == "cpu" and weight.dtype == torch.float32 and config.sees_all
+        self.native = library() if usable and config.head_dim in HEAD_WIDTHS else None
         self.scale = 1 / math.sqrt(config.head_dim)
-        heads = (config.num_hidden_layers, 0, config.num_key_value_heads, 0, config.head_dim)
-        self.prompt_keys = self.prompt_values = torch.empty(heads, dtype=weight.dtype, device=weight.device)
-        self.keys = self.values = torch.empty(heads, dtype=weight.dtype, device=weight.device)
+        # A tensor for each layer, as memories grow layer by layer: only one is there twice at a time.
+        nothing = weight.new_empty(0, config.num_key_value_heads, 0, config.head_dim)
+        layers = config.num_hidden_layers
+        self.prompt_keys, self.prompt_values = ([nothing] * layers for _ in range(2))  # (S, G, P, E)
+        self.keys, self.values = ([nothing] * layers for _ in range(2))  # (B or more, G, R or more, E)
         self.prompt_lengths = torch.zeros(0, dtype=torch.long, device=weight.device)  # (S,)
         self.prompt_of = torch.zeros(0, dtype=torch.long, device=weight.device)  # (B,)
         self.said = torch.zeros(0, dtype=torch.long, device=weight.device)  # (B,) tokens in a row's own memory
@@ -45,8 +51,9 @@ class Decoding:
         positions = torch.cat([torch.arange(length) for length in lengths])[None].to(self.device)
         states = self.model.hidden(tokens, positions=positions, attend=reading)[0]
         ends = torch.tensor(lengths, device=self.device).cumsum(0) - 1
-        self.prompt_keys = _stacked(self.prompt_keys, reading.keys)
-        self.prompt_values = _stacked(self.prompt_values, reading.values)
+        for memory, read in ((self.prompt_keys, reading.keys), (self.prompt_values, reading.values)):
+            for layer, new in enumerate(read):
+                memory[layer], read[layer] = _stacked(memory[layer], new), new[:0]
         counts = torch.tensor(rows, device=self.device)
         source = torch.arange(len(prompts), device=self.device).repeat_interleave(counts)
         self.prompt_of = torch.cat([self.prompt_of, source + len(self.prompt_lengths)])
@@ -59,8 +66,12 @@ class Decoding:
         """Each row says its token (B,); the logits (B, V) of what comes next."""
         self._make_room()
         positions = (self.prompt_lengths[self.prompt_of] + self.said)[:, None]  # (B, 1)
-        self._see(positions)
-        states = self.model.hidden(tokens[:, None], positions=positions, attend=self._attend)[:, 0]
+        attend: Attend = self._attend
+        if self.native is None:
+            self._see(positions)
+        else:
+            attend = self._natively(self.native)
+        states = self.model.hidden(tokens[:, None], positions=positions, attend=attend)[:, 0]
         self.said = self.said + 1
         return self.model.logits(states)
 
@@ -74,15 +85,15 @@ class Decoding:
         for new, old in enumerate(order):
             length = int(self.said[old])
             if new != old and length:  # `old` lies behind all that are kept: nothing is read that was overwritten
-                self.keys[:, new, :, :length] = self.keys[:, old, :, :length]
-                self.values[:, new, :, :length] = self.values[:, old, :, :length]
+                for memory in (*self.keys, *self.values):
+                    memory[new, :, :length] = memory[old, :, :length]
         self.said, self.prompt_of = self.said[order], self.prompt_of[order]
         needed, self.prompt_of = self.prompt_of.unique(return_inverse=True)
         if len(needed) < len(self.prompt_lengths):
             self.prompt_lengths = self.prompt_lengths[needed]
             longest = int(self.prompt_lengths.max()) if len(needed) else 0
-            self.prompt_keys = self.prompt_keys[:, needed, :, :longest]
-            self.prompt_values = self.prompt_values[:, needed, :, :longest]
+            for memories in (self.prompt_keys, self.prompt_values):
+                memories[:] = [memory[needed, :, :longest].contiguous() for memory in memories]
         self._arrange()
         return order
 
@@ -100,23 +111,23 @@ class Decoding:
         self.in_order = len(self.place) == len(self.member) and bool((self.place == index).all())
 
     def _make_room(self) -> None:
-        """Own memory for every row's next column, grown by half as much again: few copies, little waste."""
-        rows, columns = self.keys.shape[1], self.keys.shape[3]
+        """Own memory for every row's next column, grown by a quarter: few copies, little waste."""
+        rows, groups, columns, width = self.keys[0].shape
         self.longest = int(self.said.max()) + 1
-        self.level = bool((self.said == self.longest - 1).all())
-        if self.rows <= rows and self.longest <= columns:
-            return
-        columns = columns if self.longest <= columns else max(32, columns * 3 // 2)
-        shape = (self.keys.shape[0], max(rows, self.rows), self.keys.shape[2], columns, self.keys.shape[4])
-        for name in ("keys", "values"):
-            old: Tensor = getattr(self, name)
-            new = old.new_zeros(shape)  # what is not seen yet must be a number: its weight is 0
-            new[:, :rows, :, : old.shape[3]] = old
-            setattr(self, name, new)
+        if self.rows > rows or self.longest > columns:
+            wider = columns if self.longest <= columns else columns + max(32, columns // 4)
+            for memories in (self.keys, self.values):
+                for layer, old in enumerate(memories):
+                    # What is not seen yet must be a number: its weight is 0.
+                    memories[layer] = old.new_zeros(max(rows, self.rows), groups, wider, width)
+                    memories[layer][:rows, :, :columns] = old
+            columns = wider
+        heads = torch.arange(self.rows * groups, device=self.device).view(-1, groups)
+        self.next = (heads * columns + self.said[:, None]).flatten()  # (B * G,) where a row's next column is
 
     def _see(self, positions: Tensor) -> None:
         """What each row may look at, as a bias on its scores (B, 1 or H, 1, P + R); None where that is everything."""
-        before = torch.arange(self.prompt_keys.shape[3], device=self.device)
+        before = torch.arange(self.prompt_keys[0].shape[2], device=self.device)
         own = torch.arange(self.longest, device=self.device)
         lengths = self.prompt_lengths[self.prompt_of][:, None]  # (B, 1)
         visible = torch.cat([before < lengths, own <= self.said[:, None]], dim=1)[:, None, None]  # (B, 1, 1, P + R)
@@ -127,7 +138,7 @@ class Decoding:
         elif visible.all():
             return
         if visible.dtype == torch.bool:
-            visible = torch.zeros(visible.shape, dtype=self.keys.dtype, device=self.device).masked_fill_(
+            visible = torch.zeros(visible.shape, dtype=self.keys[0].dtype, device=self.device).masked_fill_(
                 ~visible, -math.inf
             )
         groups = self.config.num_key_value_heads
@@ -138,24 +149,55 @@ class Decoding:
     def _attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """(B, H, 1, E), (B, G, 1, E) twice -> (B, H, 1, E); the new keys and values are remembered."""
         rows, heads, _, width = queries.shape
-        own_keys, own_values = self.keys[layer, :rows], self.values[layer, :rows]  # (B, G, columns, E)
-        if self.level:
-            own_keys[:, :, self.longest - 1], own_values[:, :, self.longest - 1] = keys[:, :, 0], values[:, :, 0]
-        else:
-            index = torch.arange(rows, device=self.device)
-            own_keys[index, :, self.said], own_values[index, :, self.said] = keys[:, :, 0], values[:, :, 0]
-        own_keys, own_values = own_keys[:, :, : self.longest], own_values[:, :, : self.longest]
-        queries = queries.view(rows, keys.shape[1], -1, width) * self.scale  # (B, G, J, E)
+        groups = keys.shape[1]
+        own_keys = self._remembered(self.keys[layer], keys)  # (B * G, R, E)
+        own_values = self._remembered(self.values[layer], values)
+        queries = queries.mul(self.scale).view(rows, groups, -1, width)  # (B, G, J, E)
         before = self._apart(self._together(queries) @ self.prompt_keys[layer].mT)  # (B, G, J, P)
-        scores = torch.cat([before, queries @ own_keys.mT], dim=-1)  # (B, G, J, P + R)
+        own = queries.view(rows * groups, -1, width).bmm(own_keys.mT)  # (B * G, J, R)
+        scores = torch.cat([before, own.view(*before.shape[:3], -1)], dim=-1)  # (B, G, J, P + R)
         if self.bias is not None:
             scores += self.bias
         weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
-        columns = before.shape[-1]
-        mixed = self._apart(self._together(weights[..., :columns]) @ self.prompt_values[layer])
-        mixed = mixed + weights[..., columns:] @ own_values
-        result: Tensor = mixed.reshape(rows, heads, 1, width)
-        return result
+        of_prompt, of_own = weights.tensor_split([before.shape[-1]], dim=-1)
+        mixed = self._apart(self._together(of_prompt) @ self.prompt_values[layer])  # (B, G, J, E)
+        result = mixed.reshape(rows * groups, -1, width).baddbmm(of_own.flatten(0, 1), own_values)
+        return result.view(rows, heads, 1, width)
+
+    def _natively(self, native: CDLL) -> Attend:
+        """`_attend` in one call for each layer, where nothing needs a bias."""
+        _, groups, columns, width = self.keys[0].shape
+        heads, threads = self.config.num_attention_heads, torch.get_num_threads()
+        step = Step(
+            prompt_lengths=self.prompt_lengths.data_ptr(),
+            prompt_of=self.prompt_of.data_ptr(),
+            said=self.said.data_ptr(),
+            rows=self.rows,
+            heads=heads,
+            groups=groups,
+            prompt_columns=self.prompt_keys[0].shape[2],
+            own_columns=columns,
+            scale=self.scale,
+        )
+
+        def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            mixed = queries.new_empty(len(queries), heads, 1, width)
+            step.mixed, step.queries, step.keys, step.values = (
+                part.data_ptr() for part in (mixed, queries, keys, values)
+            )
+            step.query_stride, step.key_stride, step.value_stride = queries.stride(0), keys.stride(0), values.stride(0)
+            step.prompt_keys, step.prompt_values, step.own_keys, step.own_values = (
+                memory[layer].data_ptr() for memory in (self.prompt_keys, self.prompt_values, self.keys, self.values)
+            )
+            native.attend(step, width, threads)
+            return mixed
+
+        return attend
+
+    def _remembered(self, memory: Tensor, new: Tensor) -> Tensor:
+        """Write each row's next column (B, G, 1, E) to memory (rows, G, columns, E); what is seen (B * G, R, E)."""
+        memory.view(-1, memory.shape[-1]).index_copy_(0, self.next, new.flatten(0, 2))
+        return memory[: len(new)].flatten(0, 1)[:, : self.longest]
 
     def _together(self, rows: Tensor) -> Tensor:
         """(B, G, J, X) -> (S, G, M * J, X): the rows of each prompt in one matrix, places without a row filled."""
@@ -174,23 +216,23 @@ class _Reading:
 
     def __init__(self, decoding: Decoding, lengths: list[int]) -> None:
         config = decoding.config
-        heads = (config.num_key_value_heads, max(lengths), config.head_dim)
-        self.keys = decoding.keys.new_zeros(config.num_hidden_layers, len(lengths), *heads)  # (L, S, G, P, E)
-        self.values = torch.zeros_like(self.keys)
+        weight = decoding.model.model.embed_tokens.weight
+        shape = (len(lengths), config.num_key_value_heads, max(lengths), config.head_dim)
+        self.keys, self.values = ([weight.new_zeros(shape) for _ in range(config.num_hidden_layers)] for _ in range(2))
         self.lengths = lengths
         self.apart = Apart(lengths, decoding.model.model, decoding.device)
 
     def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         for memory, part in ((self.keys, keys), (self.values, values)):
             for prompt, columns in enumerate(part[0].split(self.lengths, dim=1)):
-                memory[layer, prompt, :, : columns.shape[1]] = columns
+                memory[layer][prompt, :, : columns.shape[1]] = columns
         return self.apart(layer, queries, keys, values)
 
 
 def _stacked(first: Tensor, second: Tensor) -> Tensor:
-    """(L, S, G, P, E) of some prompts and of some more, the shorter ones padded."""
-    columns = max(first.shape[3], second.shape[3])
-    both = first.new_zeros(first.shape[0], first.shape[1] + second.shape[1], first.shape[2], columns, first.shape[4])
-    both[:, : first.shape[1], :, : first.shape[3]] = first
-    both[:, first.shape[1] :, :, : second.shape[3]] = second
+    """(S, G, P, E) of some prompts and of some more, the shorter ones padded."""
+    columns = max(first.shape[2], second.shape[2])
+    both = first.new_zeros(len(first) + len(second), first.shape[1], columns, first.shape[3])
+    both[: len(first), :, : first.shape[2]] = first
+    both[len(first) :, :, : second.shape[2]] = second
     return both

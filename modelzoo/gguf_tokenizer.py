@@ -1,7 +1,7 @@
 """The vocabulary inside a GGUF file, both ways between llama.cpp's metadata and Hugging Face's `tokenizer.json`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gguf
@@ -97,7 +97,10 @@ def write_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, definition: s
         add(writer, i)
 
 
-_END_OF = (gguf.GGUFWriter.add_eot_token_id, lambda writer, i: writer.add_uint32("tokenizer.ggml.eom_token_id", i))
+_END_OF: tuple[Callable[[gguf.GGUFWriter, int], None], ...] = (
+    gguf.GGUFWriter.add_eot_token_id,
+    lambda writer, i: writer.add_uint32("tokenizer.ggml.eom_token_id", i),
+)
 
 
 def _splitter(content: Mapping[str, Any]) -> str | None:

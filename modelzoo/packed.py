@@ -1,8 +1,8 @@
 """A policy with its matrices laid out for decoding, where a step has few rows and waits for weights to be read.
 
-float32 packed by oneDNN gives the same numbers up to rounding. int8 weights, one scale an output, read a quarter of the
-bytes; inputs are rounded to 8 bits too, which changes what is said a little: an option for sets that people rank, never
-for PPO's own rollouts.
+float32 laid out for `native.cpp`, or by oneDNN, gives the same numbers up to rounding. int8 weights, one scale an
+output, read a quarter of the bytes; inputs are rounded to 8 bits too, which changes what is said a little: an option
+for sets that people rank, never for PPO's own rollouts.
 """
 
 import copy
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from modelzoo.linear import ONEDNN, Linear
-from modelzoo.transformer import MLP, Attention, Transformer
+from modelzoo.native import NativeLinear, NativeNorm, library, swiglu
+from modelzoo.transformer import MLP, Attention, RMSNorm, Transformer, rotate
 
 Product = Callable[[Tensor], Tensor]
 """(..., I) to (..., O) by a matrix that does not change."""
@@ -39,7 +40,7 @@ def packed(policy: Transformer, weights: str = "float32") -> Transformer:
     weight = policy.model.embed_tokens.weight
     usable = weight.device.type == "cpu" and weight.dtype == torch.float32
     if weights == "float32":
-        if not (usable and ONEDNN):
+        if not (usable and (ONEDNN or library())):
             return policy
         pack = _float32
     elif weights == "int8":
@@ -57,6 +58,9 @@ def _packed(module: nn.Module, pack: Pack, done: dict[int, nn.Module]) -> nn.Mod
         return done[id(module)]
     if isinstance(module, Linear):
         return done.setdefault(id(module), PackedLinear(pack(module.matrix(), module.bias)))
+    native = library()
+    if isinstance(module, RMSNorm) and native is not None:
+        return done.setdefault(id(module), NativeNorm(native, module.weight, module.eps))
     twin = done[id(module)] = copy.copy(module)
     methods, packed_already = _methods(module, pack)
     vars(twin).update(methods)
@@ -68,17 +72,32 @@ def _packed(module: nn.Module, pack: Pack, done: dict[int, nn.Module]) -> nn.Mod
     return twin
 
 
-def _methods(module: nn.Module, pack: Pack) -> tuple[dict[str, Callable[[Tensor], Any]], list[str]]:
+def _methods(module: nn.Module, pack: Pack) -> tuple[dict[str, Callable[..., Any]], list[str]]:
     """Methods that products take the place of, and the submodules that are in those products."""
     if isinstance(module, Attention):
         names = ["q_proj", "k_proj", "v_proj"]
-        return {"projections": _side_by_side(module, names, pack)}, names
+        together, parts = _side_by_side(module, names, pack)
+        if not isinstance(module.q_norm, nn.Identity):
+            return {"projections": lambda x: together(x).split(parts, dim=-1)}, names
+        keys_end, width = (parts[0] + parts[1]) // module.head_dim, module.head_dim
+        counts = [part // width for part in parts]
+
+        def heads(x: Tensor, angles: tuple[Tensor, Tensor] | None) -> Sequence[Tensor]:
+            queries_keys, values = together(x).unflatten(-1, (-1, width)).tensor_split([keys_end], dim=2)
+            if angles is not None:
+                queries_keys = rotate(queries_keys, angles)
+            return *queries_keys.split(counts[:2], dim=2), values
+
+        return {"heads": heads}, names
     if isinstance(module, MLP) and module.gated:
         names = ["gate_proj", "up_proj"]
-        both, activation = _side_by_side(module, names, pack), module.activation
+        (both, parts), activation, native = _side_by_side(module, names, pack), module.activation, library()
 
         def inner(x: Tensor) -> Tensor:
-            gate, up = both(x)
+            gates_ups = both(x)
+            if native is not None:
+                return swiglu(native, gates_ups)
+            gate, up = gates_ups.split(parts, dim=-1)
             return activation(gate).mul_(up)
 
         return {"inner": inner}, names
@@ -89,16 +108,18 @@ def _methods(module: nn.Module, pack: Pack) -> tuple[dict[str, Callable[[Tensor]
     return {}, []
 
 
-def _side_by_side(module: nn.Module, names: Sequence[str], pack: Pack) -> Callable[[Tensor], Sequence[Tensor]]:
-    """Several matrices that read the same input as one."""
+def _side_by_side(module: nn.Module, names: Sequence[str], pack: Pack) -> tuple[Product, list[int]]:
+    """Several matrices that read the same input as one, and how wide the result of each is."""
     parts = [cast(Linear, module._modules[name]) for name in names]
     weight = torch.cat([part.matrix() for part in parts])
     bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
-    product, sizes = pack(weight, bias), [part.out_features for part in parts]
-    return lambda x: product(x).split(sizes, dim=-1)
+    return pack(weight, bias), [part.out_features for part in parts]
 
 
 def _float32(weight: Tensor, bias: Tensor | None) -> Product:
+    native = library()
+    if native is not None:
+        return NativeLinear(native, weight, bias)
     layout = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
     bias = None if bias is None else bias.detach()
 

@@ -33,7 +33,11 @@ class Sampler:
         self, model: Transformer, tokenizer: Tokenizer, device: str | torch.device = "cpu", weights: str = "float32"
     ) -> None:
         """`weights` as in `packed`."""
-        self.model = packed(model.to(device).requires_grad_(False), weights)
+        model = model.to(device).requires_grad_(False)
+        self.model = packed(model, weights)
+        if self.model is not model:
+            for parameter in self.model.parameters():  # the few that stay must not keep the whole file in memory
+                parameter.data = parameter.data.clone()
         self.tokenizer = tokenizer
 
     @classmethod

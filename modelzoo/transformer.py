@@ -46,18 +46,17 @@ def make_norm(config: ModelConfig) -> nn.Module:
 
 
 def rotary_angles(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (B, 1, T, E) for positions (B, T) (Su et al. 2021, halves layout)."""
+    """Cosines and sines (B, T, 1, E) for positions (B, T) (Su et al. 2021, halves layout), as `rotate` wants them."""
     exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim
-    angles = positions[:, None, :, None].float() * (1.0 / theta**exponents)
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    angles = positions[:, :, None, None].float() * (1.0 / theta**exponents)
+    cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair (i, i + E/2) of x (B, heads, T, E) by its angle."""
+    """Turn each pair (i, i + E/2) of x (B, T, heads, E) by its angle."""
     cos, sin = angles
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin
 
 
 def alibi_slopes(heads: int) -> list[float]:
@@ -91,12 +90,7 @@ class Attention(nn.Module):
         attend: Attend | None,
         layer: int,
     ) -> Tensor:
-        queries, keys, values = (part.unflatten(-1, (-1, self.head_dim)) for part in self.projections(x))
-        queries = self.q_norm(queries).transpose(1, 2)  # (B, H, T, E)
-        keys = self.k_norm(keys).transpose(1, 2)  # (B, G, T, E)
-        values = values.transpose(1, 2)  # (B, G, T, E)
-        if angles is not None:
-            queries, keys = rotate(queries, angles), rotate(keys, angles)
+        queries, keys, values = (heads.transpose(1, 2) for heads in self.heads(x, angles))
         if attend is not None:
             mixed = attend(layer, queries, keys, values)
         else:
@@ -105,6 +99,14 @@ class Attention(nn.Module):
             )
         output: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return output
+
+    def heads(self, x: Tensor, angles: tuple[Tensor, Tensor] | None) -> Sequence[Tensor]:
+        """Queries (B, T, H, E), keys and values (B, T, G, E), the first two turned to their positions."""
+        queries, keys, values = (part.unflatten(-1, (-1, self.head_dim)) for part in self.projections(x))
+        queries, keys = self.q_norm(queries), self.k_norm(keys)
+        if angles is not None:
+            queries, keys = rotate(queries, angles), rotate(keys, angles)
+        return queries, keys, values
 
     def projections(self, x: Tensor) -> Sequence[Tensor]:
         """Queries (B, T, H * E), keys and values (B, T, G * E)."""

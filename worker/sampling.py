@@ -43,7 +43,10 @@ class Resident:
             self.unload()
             logger.info("loading %s from %s", name, path)
             try:
-                self.sampler = Sampler.load(path, "cuda" if torch.cuda.is_available() else "cpu")
+                if torch.cuda.is_available():
+                    self.sampler = Sampler.load(path, "cuda")
+                else:
+                    self.sampler = Sampler.load(path, "cpu", settings.SAMPLE_WEIGHTS)
             except CheckpointError as error:
                 raise PolicyUnusable(
                     f"The files of the policy “{name}” are damaged ({error}). Restore {path} from a backup or import "

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from django.utils import timezone
 
 from labeling.models import CompletionSet, Project, SamplingJob
@@ -205,3 +207,19 @@ def test_a_job_that_was_taken_over_is_not_stored_twice(ask: Ask, monkeypatch: py
     (job,) = sample(job)
     assert (job.state, job.fence) == (State.RUNNING, taken[0].fence)
     assert texts(job) == []
+
+
+def test_sets_may_be_sampled_with_int8_weights(ask: Ask, settings: Any) -> None:
+    settings.SAMPLE_WEIGHTS = "int8"
+    sampling.resident.unload()
+    try:
+        (job,) = sample(ask("the cat"))
+        assert job.completion_set.state == CompletionSet.State.READY
+        exact = Sampler.load(sampling.usable_path(job.completion_set.policy_name))
+        assert sampling.resident.sampler is not None
+        prompt = torch.tensor([exact.prompt_tokens([{"role": "user", "content": "the cat"}])])
+        with torch.inference_mode():
+            error = (sampling.resident.sampler.model(prompt) - exact.model(prompt)).abs().max()
+        assert 1e-5 < error < 1, "rounded to 8 bits, and no more than that"
+    finally:
+        sampling.resident.unload()
