@@ -61,7 +61,7 @@ def main() -> int:
         "trl": peer,
         "trl, gradient checkpointing": [*peer, "--checkpointing"],
     }
-    results = alternate("sft", arms, repeats=options.repeats, seconds=60 * options.minutes)
+    results = alternate("sft", arms, repeats=options.repeats, seconds=60 * options.minutes, timed=False)
     report = compared(results, folder)
     print(json.dumps(report, indent=1, ensure_ascii=False))
     return 0 if report["equal"] and report["times_faster"]["trl"] >= GOAL else 1

@@ -8,6 +8,10 @@
 #include <cstring>
 #include <vector>
 
+#if defined(__AVX512VNNI__)
+#include <immintrin.h>
+#endif
+
 #if defined(__AVX512F__)
 constexpr int LANES = 16, MOST_ROWS = 12;  // 2 * 12 sums, two weights and a factor fit in 32 registers
 #else
@@ -63,6 +67,116 @@ extern "C" void linear(const float* x, const float* panels, const float* bias, f
         }
     }
 }
+
+// --- The same with 8-bit weights: GROUP inputs share a scale, of an output's weights and of a row's inputs ---------
+
+constexpr int GROUP = 64, OUTPUTS = 16, MOST_INT8_ROWS = 6;
+typedef int32_t Integers __attribute__((vector_size(4 * OUTPUTS), aligned(4), may_alias));
+typedef float Floats __attribute__((vector_size(4 * OUTPUTS), aligned(4), may_alias));
+
+// Four inputs in 0..255 times four weights of each of 16 outputs, which stand together.
+static inline Integers add_products(Integers sums, const uint8_t* inputs, const int8_t* weights) {
+#if defined(__AVX512VNNI__)
+    int32_t four;
+    memcpy(&four, inputs, sizeof four);
+    return (Integers)_mm512_dpbusd_epi32((__m512i)sums, _mm512_set1_epi32(four), _mm512_loadu_si512(weights));
+#else
+    for (int output = 0; output < OUTPUTS; ++output)
+        for (int i = 0; i < 4; ++i) sums[output] += (int32_t)inputs[i] * weights[4 * output + i];
+    return sums;
+#endif
+}
+
+// Rows in 8 bits, as 128 + round(x / scale). One number that is none makes its scale, and so the result, none.
+static void quantize(const float* x, int64_t inputs, int64_t groups, uint8_t* rounded, float* scales) {
+    for (int64_t group = 0; group < groups; ++group) {
+        const int64_t start = group * GROUP, count = inputs - start < GROUP ? inputs - start : GROUP;
+        float most = 0, broken = 0;
+        for (int64_t i = 0; i < count; ++i) {
+            const float size = std::fabs(x[start + i]);
+            most = size > most ? size : most;
+            broken += x[start + i] * 0;
+        }
+        const float factor = most > 0 ? 127 / most : 0;
+        for (int64_t i = 0; i < count; ++i) rounded[start + i] = (uint8_t)(x[start + i] * factor + 128.5f);
+        for (int64_t i = count; i < GROUP; ++i) rounded[start + i] = 128;
+        scales[group] = most / 127 + broken;
+    }
+}
+
+struct Int8Weights {
+    const int8_t* weights;       // (panels, groups, GROUP / 4, 2, OUTPUTS, 4)
+    const float* scales;         // (panels, groups, 2, OUTPUTS)
+    const int32_t* corrections;  // as scales: -128 times the sum of a group's weights
+    const float* bias;           // (outputs) or none
+    int64_t inputs, groups, outputs;
+};
+
+template <int ROWS>
+static void int8_product(const Int8Weights& w, int64_t panel, const uint8_t* x, const float* scales, float* y) {
+    Floats totals[ROWS][2] = {};
+    for (int64_t group = 0; group < w.groups; ++group) {
+        const int64_t place = panel * w.groups + group;
+        const Integers* corrections = (const Integers*)(w.corrections + place * 2 * OUTPUTS);
+        const Floats* factors = (const Floats*)(w.scales + place * 2 * OUTPUTS);
+        Integers sums[ROWS][2];
+        for (int row = 0; row < ROWS; ++row) sums[row][0] = corrections[0], sums[row][1] = corrections[1];
+        for (int four = 0; four < GROUP / 4; ++four) {
+            const int8_t* weights = w.weights + (place * GROUP + four * 4) * 2 * OUTPUTS;
+#pragma GCC unroll 8
+            for (int row = 0; row < ROWS; ++row) {
+                const uint8_t* inputs = x + (row * w.groups + group) * GROUP + four * 4;
+                sums[row][0] = add_products(sums[row][0], inputs, weights);
+                sums[row][1] = add_products(sums[row][1], inputs, weights + 4 * OUTPUTS);
+            }
+        }
+        for (int row = 0; row < ROWS; ++row)
+            for (int half = 0; half < 2; ++half)
+                totals[row][half] += __builtin_convertvector(sums[row][half], Floats) * factors[half] *
+                                     scales[row * w.groups + group];
+    }
+    const int64_t start = panel * 2 * OUTPUTS;
+    const int64_t width = w.outputs - start < 2 * OUTPUTS ? w.outputs - start : 2 * OUTPUTS;
+    for (int row = 0; row < ROWS; ++row) {
+        float total[2 * OUTPUTS];
+        memcpy(total, totals[row], sizeof total);
+        for (int64_t o = 0; o < width; ++o)
+            y[row * w.outputs + start + o] = total[o] + (w.bias ? w.bias[start + o] : 0.0f);
+    }
+}
+
+// y (rows, outputs) = x (rows, inputs) times the weights, plus the bias.
+extern "C" void linear_int8(const float* x, const Int8Weights* w, float* y, int64_t rows, int threads) {
+    std::vector<uint8_t> rounded(rows * w->groups * GROUP);
+    std::vector<float> scales(rows * w->groups);
+    const int64_t panels = (w->outputs + 2 * OUTPUTS - 1) / (2 * OUTPUTS);
+    const int64_t chunks = (rows + MOST_INT8_ROWS - 1) / MOST_INT8_ROWS;
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for
+        for (int64_t row = 0; row < rows; ++row)
+            quantize(x + row * w->inputs, w->inputs, w->groups, &rounded[row * w->groups * GROUP],
+                     &scales[row * w->groups]);
+#pragma omp for
+        for (int64_t panel = 0; panel < panels; ++panel)
+            for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+                const int64_t first = rows * chunk / chunks, last = rows * (chunk + 1) / chunks;
+                const uint8_t* inputs = &rounded[first * w->groups * GROUP];
+                const float* factors = &scales[first * w->groups];
+                float* outputs = y + first * w->outputs;
+                switch (last - first) {
+                    case 1: int8_product<1>(*w, panel, inputs, factors, outputs); break;
+                    case 2: int8_product<2>(*w, panel, inputs, factors, outputs); break;
+                    case 3: int8_product<3>(*w, panel, inputs, factors, outputs); break;
+                    case 4: int8_product<4>(*w, panel, inputs, factors, outputs); break;
+                    case 5: int8_product<5>(*w, panel, inputs, factors, outputs); break;
+                    default: int8_product<6>(*w, panel, inputs, factors, outputs);
+                }
+            }
+    }
+}
+
+// --- What stands between the products ----------------------------------------------------------------------------
 
 // y = x / sqrt(mean(x^2) + epsilon) * weight for each row of x (rows, width).
 extern "C" void rms_norm(const float* x, const float* weight, float* y, int64_t rows, int64_t width, float epsilon,

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 SOURCE = Path(__file__).with_name("native.cpp")
@@ -38,6 +39,15 @@ class Step(ctypes.Structure):
     ]
 
 
+class Int8Weights(ctypes.Structure):
+    """What `linear_int8` reads, as native.cpp declares it."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("weights", "scales", "corrections", "bias")),
+        *((name, ctypes.c_int64) for name in ("inputs", "groups", "outputs")),
+    ]
+
+
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled code, or None where it cannot be had; the log says why."""
@@ -53,6 +63,14 @@ def library() -> ctypes.CDLL | None:
         return None
     found.linear.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3 + [ctypes.c_int]
     found.linear.restype = None
+    found.linear_int8.argtypes = [
+        ctypes.c_void_p,
+        ctypes.POINTER(Int8Weights),
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        ctypes.c_int,
+    ]
+    found.linear_int8.restype = None
     found.rms_norm.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 2 + [ctypes.c_float, ctypes.c_int]
     found.rms_norm.restype = None
     found.swiglu.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2 + [ctypes.c_int]
@@ -106,6 +124,32 @@ class NativeLinear:
         self.native.linear(
             x.data_ptr(), *self.pointers, y.data_ptr(), rows, self.inputs, self.outputs, torch.get_num_threads()
         )
+        return y
+
+
+class NativeInt8Linear:
+    """`NativeLinear` with weights in 8 bits; 64 inputs share a scale, in each row of weights and of x."""
+
+    def __init__(self, native: ctypes.CDLL, weight: Tensor, bias: Tensor | None) -> None:
+        self.native, (self.outputs, inputs) = native, weight.shape
+        panels, groups = -(-self.outputs // 32), -(-inputs // 64)
+        padded = F.pad(weight.detach(), (0, groups * 64 - inputs, 0, panels * 32 - self.outputs))
+        blocks = padded.view(panels, 2, 16, groups, 64)
+        scales = blocks.abs().amax(dim=-1, keepdim=True) / 127
+        rounded = (blocks / scales.clamp_min(1e-30)).round().to(torch.int8)
+        self.weights = rounded.view(panels, 2, 16, groups, 16, 4).permute(0, 3, 4, 1, 2, 5).contiguous()
+        self.scales = scales[..., 0].permute(0, 3, 1, 2).contiguous()  # (panels, groups, 2, 16)
+        self.corrections = (-128 * rounded.sum(dim=-1, dtype=torch.int32)).permute(0, 3, 1, 2).contiguous()
+        self.bias = None if bias is None else bias.detach().contiguous()
+        parts = (self.weights, self.scales, self.corrections, self.bias)
+        pointers = [None if part is None else part.data_ptr() for part in parts]
+        self.described = Int8Weights(*pointers, inputs, groups, self.outputs)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = x.contiguous()
+        y = x.new_empty(*x.shape[:-1], self.outputs)
+        rows = x.numel() // x.shape[-1]
+        self.native.linear_int8(x.data_ptr(), self.described, y.data_ptr(), rows, torch.get_num_threads())
         return y
 
 

@@ -1,12 +1,11 @@
 """A policy with its matrices laid out for decoding, where a step has few rows and waits for weights to be read.
 
-float32 laid out for `native.cpp`, or by oneDNN, gives the same numbers up to rounding. int8 weights, one scale an
-output, read a quarter of the bytes; inputs are rounded to 8 bits too, which changes what is said a little: an option
-for sets that people rank, never for PPO's own rollouts.
+float32 laid out for `native.cpp`, or by oneDNN, gives the same numbers up to rounding. int8 weights, a scale for 64 of
+them, read a quarter of the bytes; inputs are rounded to 8 bits too, which changes what is said a little: an option for
+sets that people rank, never for PPO's own rollouts.
 """
 
 import copy
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from modelzoo.linear import ONEDNN, Linear
-from modelzoo.native import NativeLinear, NativeNorm, library, swiglu
+from modelzoo.native import NativeInt8Linear, NativeLinear, NativeNorm, library, swiglu
 from modelzoo.transformer import MLP, Attention, RMSNorm, Transformer, rotate
 
 Product = Callable[[Tensor], Tensor]
@@ -46,6 +45,8 @@ def packed(policy: Transformer, weights: str = "float32") -> Transformer:
     elif weights == "int8":
         if not usable:
             raise ValueError(f"int8 weights are for float32 models on CPUs, not {weight.dtype} on {weight.device}")
+        if library() is None:
+            raise ValueError("int8 weights need a C++ compiler: install g++, or take float32")
         pack = _int8
     else:
         raise ValueError(f"weights must be float32 or int8, not {weights!r}")
@@ -131,17 +132,6 @@ def _float32(weight: Tensor, bias: Tensor | None) -> Product:
 
 
 def _int8(weight: Tensor, bias: Tensor | None) -> Product:
-    weight = weight.detach()
-    scales = weight.abs().amax(dim=1).clamp_min(1e-12) / 127  # (O,)
-    zeros = torch.zeros(len(scales), dtype=torch.long)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch renames its quantised types; the pinned one has them
-        layout = torch.ops.quantized.linear_prepack(
-            torch.quantize_per_channel(weight, scales.double(), zeros, 0, torch.qint8), bias
-        )
-
-    def product(x: Tensor) -> Tensor:
-        result: Tensor = torch.ops.quantized.linear_dynamic(x, layout, False)
-        return result
-
-    return product
+    native = library()
+    assert native is not None  # `packed` made sure
+    return NativeInt8Linear(native, weight, bias)

@@ -52,6 +52,8 @@ class Resident:
                     f"The files of the policy “{name}” are damaged ({error}). Restore {path} from a backup or import "
                     "the model again, then retry."
                 ) from error
+            except ValueError as error:  # SAMPLE_WEIGHTS asks for what this machine cannot do
+                raise PolicyUnusable(f"The policy “{name}” cannot be sampled from: {error}.") from error
             self.name = name
         return self.sampler
 

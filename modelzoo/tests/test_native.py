@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from modelzoo.decoding import Decoding
-from modelzoo.native import HEAD_WIDTHS, NativeLinear, library
+from modelzoo.native import HEAD_WIDTHS, NativeInt8Linear, NativeLinear, library
 from modelzoo.packed import packed
 from modelzoo.tests.test_decoding import assert_alike, text
 from modelzoo.tests.test_variants import config, wilder
@@ -29,6 +30,42 @@ def test_a_product_is_that_of_the_matrices(rows: int, inputs: int, outputs: int)
         assert (got - expected).abs().max() < 2e-6 * inputs**0.5 * 10
     alone = NativeLinear(native, weight, bias)(x[-1:])
     assert alone.equal(NativeLinear(native, weight, bias)(x)[-1:]), "company changed a row"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 6, 7, 40])
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (64, 32), (100, 33), (320, 65)])
+def test_an_int8_product_is_that_of_the_rounded_matrices(rows: int, inputs: int, outputs: int) -> None:
+    native = library()
+    assert native is not None
+    generator = torch.Generator().manual_seed(rows)
+    x, weight, bias = (
+        torch.randn(*shape, generator=generator) for shape in ((rows, inputs), (outputs, inputs), (outputs,))
+    )
+    x[:, ::7] *= 30  # what stands out costs its own group of 64 precision, no other
+    for added in (None, bias):
+        product = NativeInt8Linear(native, weight, added)
+        got = product(x)
+        expected = rounded(x) @ rounded(weight).t() + (0 if added is None else added.double())
+        step = float((x.abs().max() / 127) * weight.abs().max())  # one number rounded the other way at a tie
+        assert (got - expected).abs().max() < 1.01 * step
+        assert (got - expected).abs().mean() < 1e-2 * step
+        assert product(x[-1:]).equal(got[-1:]), "company changed a row"
+
+
+def rounded(matrix: torch.Tensor) -> torch.Tensor:
+    """To 127 steps on either side of 0 in groups of 64 columns."""
+    rows, columns = matrix.shape
+    groups = F.pad(matrix.double(), (0, -columns % 64)).view(rows, -1, 64)
+    step = groups.abs().amax(-1, keepdim=True).clamp_min(1e-30) / 127
+    return ((groups / step).round() * step).view(rows, -1)[:, :columns]
+
+
+def test_an_int8_product_of_what_is_no_number_is_none() -> None:
+    native = library()
+    assert native is not None
+    x = torch.randn(3, 100)
+    x[1, 70] = float("nan")
+    assert NativeInt8Linear(native, torch.randn(40, 100), None)(x).isnan().all(dim=1).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("width", HEAD_WIDTHS)
@@ -97,6 +134,8 @@ def test_without_a_compiler_torch_does_the_same(monkeypatch: pytest.MonkeyPatch,
         library.cache_clear()
         assert library() is None
         assert (logits() - expected).abs().max() < 1e-4
+        with pytest.raises(ValueError, match="int8 weights need a C.. compiler: install g"):
+            packed(model, "int8")
         broken = tmp_path / "c++"
         broken.write_text("#!/bin/sh\necho no such flag >&2\nexit 1\n")
         broken.chmod(0o755)
