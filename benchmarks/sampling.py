@@ -26,6 +26,7 @@ from modelzoo.generate import generate, row_generators
 from modelzoo.import_model import import_model
 from modelzoo.run import peak_memory_mb
 from modelzoo.sampler import Sampler
+from modelzoo.transformer import Transformer
 from worker.machine import machine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,19 +106,24 @@ def our_rates(folder: Path, weights: str) -> dict[str, Any]:
     result["peak_memory_mb"] = peak_memory_mb()
     if weights != "float32":
         plain, _, _ = load_policy(folder / "policy")
-        result["agreement"] = agreement(plain, policy, content["greedy"]["prompts"][0], said)
+        prompts = content["cases"]["k4_32_prompts"]["prompts"]
+        result["agreement"] = agreement(plain, policy, prompts, content["stop_ids"])
     return result | {"sgemm_gflops": sgemm_gflops(), "read_gb_per_second": read_rate()}
 
 
 @torch.inference_mode()
-def agreement(plain: Any, other: Any, prompt: list[int], said: list[int]) -> dict[str, float]:
-    """How near int8 weights come to float32 on the same text: the likeliest token, and KL in nats a token."""
-    ids = torch.tensor([prompt + said])
-    expected, got = (torch.log_softmax(policy(ids)[0, len(prompt) - 1 : -1], -1) for policy in (plain, other))
-    return {
-        "same_likeliest_token": (expected.argmax(-1) == got.argmax(-1)).double().mean().item(),
-        "kl": (expected.exp() * (expected - got)).sum(-1).mean().item(),
-    }
+def agreement(
+    plain: Transformer, other: Transformer, prompts: list[list[int]], stop_ids: list[int]
+) -> dict[str, float]:
+    """How near int8 weights come to float32 on what float32 says: the likeliest token, and KL in nats a token."""
+    said = generate(plain, prompts, 1, SamplingConfig(max_new_tokens=64), stop_ids, row_generators(0, len(prompts)))
+    same, kl = [], []
+    for prompt, (response,) in zip(prompts, said, strict=True):
+        ids = torch.tensor([prompt + response.token_ids])
+        exact, got = (torch.log_softmax(policy(ids)[0, len(prompt) - 1 : -1], -1) for policy in (plain, other))
+        same.append((exact.argmax(-1) == got.argmax(-1)).double())
+        kl.append((exact.exp() * (exact - got)).sum(-1))
+    return {"same_likeliest_token": torch.cat(same).mean().item(), "kl": torch.cat(kl).mean().item()}
 
 
 def read_rate(bytes_read: int = 1 << 30, repeats: int = 4) -> float:

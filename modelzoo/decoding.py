@@ -28,6 +28,7 @@ class Decoding:
         weight = model.model.embed_tokens.weight
         config, self.device = model.config, weight.device
         usable = weight.device.type == "cpu" and weight.dtype == torch.float32 and config.sees_all
+        usable = usable and not torch.is_autocast_enabled("cpu")
         self.native = library() if usable and config.head_dim in HEAD_WIDTHS else None
         self.scale = 1 / math.sqrt(config.head_dim)
         # A tensor for each layer, as memories grow layer by layer: only one is there twice at a time.
@@ -196,7 +197,7 @@ class Decoding:
 
     def _remembered(self, memory: Tensor, new: Tensor) -> Tensor:
         """Write each row's next column (B, G, 1, E) to memory (rows, G, columns, E); what is seen (B * G, R, E)."""
-        memory.view(-1, memory.shape[-1]).index_copy_(0, self.next, new.flatten(0, 2))
+        memory.view(-1, memory.shape[-1]).index_copy_(0, self.next, new.flatten(0, 2).to(memory.dtype))
         return memory[: len(new)].flatten(0, 1)[:, : self.longest]
 
     def _together(self, rows: Tensor) -> Tensor:

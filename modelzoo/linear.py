@@ -11,7 +11,8 @@ ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldn
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., I) times weight (O, I) transposed, plus bias (O): (..., O). Equal bits with and without gradients."""
-    if not (ONEDNN and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32):
+    plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if not (ONEDNN and plain):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled():
         product: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]

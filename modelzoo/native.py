@@ -118,7 +118,7 @@ class NativeLinear:
         self.pointers = self.panels.data_ptr(), None if self.bias is None else self.bias.data_ptr()
 
     def __call__(self, x: Tensor) -> Tensor:
-        x = x.contiguous()
+        x = x.float().contiguous()
         y = x.new_empty(*x.shape[:-1], self.outputs)
         rows = x.numel() // self.inputs
         self.native.linear(
@@ -146,7 +146,7 @@ class NativeInt8Linear:
         self.described = Int8Weights(*pointers, inputs, groups, self.outputs)
 
     def __call__(self, x: Tensor) -> Tensor:
-        x = x.contiguous()
+        x = x.float().contiguous()
         y = x.new_empty(*x.shape[:-1], self.outputs)
         rows = x.numel() // x.shape[-1]
         self.native.linear_int8(x.data_ptr(), self.described, y.data_ptr(), rows, torch.get_num_threads())
@@ -161,7 +161,7 @@ class NativeNorm(nn.Module):
         self.native, self.weight, self.eps = native, weight.detach().clone(), eps
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.contiguous()
+        x = x.float().contiguous()
         y, width, threads = torch.empty_like(x), x.shape[-1], torch.get_num_threads()
         rows = x.numel() // width
         self.native.rms_norm(x.data_ptr(), self.weight.data_ptr(), y.data_ptr(), rows, width, self.eps, threads)
@@ -171,6 +171,7 @@ class NativeNorm(nn.Module):
 def swiglu(native: ctypes.CDLL, gates_ups: Tensor) -> Tensor:
     """(..., 2 * I), gates and what they let through side by side, -> (..., I) (Shazeer 2020)."""
     width = gates_ups.shape[-1] // 2
+    gates_ups = gates_ups.float()
     y = gates_ups.new_empty(*gates_ups.shape[:-1], width)
     native.swiglu(gates_ups.data_ptr(), y.data_ptr(), y.numel() // width, width, torch.get_num_threads())
     return y

@@ -81,6 +81,15 @@ class Run(Generic[Config]):
         return self.out / "model"
 
     @property
+    def in_bfloat16(self) -> bool:
+        """Whether matrix products are; weights, their gradients and Adam's moments are float32 in any case."""
+        return self.config.precision == "bfloat16" or (self.config.precision == "auto" and self.device.type == "cuda")
+
+    def mixed_precision(self) -> torch.autocast:
+        """Within it products are computed as the parameters want. No casts are kept: they would outlive a step."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16, cache_enabled=False)
+
+    @property
     def seconds(self) -> float:
         """Seconds of work so far, earlier attempts included."""
         return time.monotonic() - self._started
@@ -91,6 +100,7 @@ class Run(Generic[Config]):
         `inputs` names what the run reads by hash. A checkpoint made from other inputs or parameters raises BadInput.
         """
         parameters = {name: value for name, value in asdict(self.config).items() if name != "checkpoint_every"}
+        parameters["precision"] = "bfloat16" if self.in_bfloat16 else "float32"
         languages = self.spec.languages
         self._inputs = {**inputs, "stage": self.spec.stage, "languages": languages and list(languages), **parameters}
         self.state, self.total = state, total
@@ -277,7 +287,7 @@ def execute(
         if run.model_directory.exists():
             raise BadInput(f"{out} already holds a finished model; give a new folder.")
         require_fitting(run.spec, run.device, processes.size, run.warn)
-        with run.listening(supervised):
+        with run.listening(supervised), run.mixed_precision():
             result["metrics"] = train(run)
         result.update(status="succeeded", model="model")
         result["metrics"].update(seconds=round(run.seconds, 1), peak_memory_mb=peak_memory_mb())

@@ -22,7 +22,7 @@ from modelzoo.spec import BadInput
 from modelzoo.tokenizer import Tokenizer
 
 PROBE = [{"role": "user", "content": "Grüße, 안녕하세요! 12,345 <|end|> def f(x):\n\treturn x ** 2 😀"}]
-TOLERANCE = 1e-3  # nats; float32 gives about 1e-5
+TOLERANCE, BFLOAT16_TOLERANCE = 1e-3, 0.3  # nats; float32 gives about 1e-5
 
 
 # What is learned from ---------------------------------------------------------------------------------------------
@@ -125,7 +125,8 @@ def check_models(run: Run[PPOConfig], models: Models, prompts: list[list[int]], 
         run.warn("The same model gave different numbers twice, so this run cannot be repeated bit for bit here.")
     sampled = torch.tensor([p for rows in responses for p in rows[0].logprobs], device=run.device)
     difference = (sampled - logprobs[batch.response]).abs().max().item()
-    _require(difference < TOLERANCE, f"sampler and trainer differ by {difference:.2g} nats about the same token")
+    tolerance = BFLOAT16_TOLERANCE if run.in_bfloat16 else TOLERANCE
+    _require(difference < tolerance, f"sampler and trainer differ by {difference:.2g} nats about the same token")
     run.log(f"check passed: sampler and trainer agree on log-probabilities (to {difference:.1g} nats)")
     if reference_is_policy:
         distance = (logprobs - reference).abs().max().item()

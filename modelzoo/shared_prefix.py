@@ -42,8 +42,7 @@ def shared_scores(reward_model: RewardModel, rankings: Sequence[Sequence[Example
         torch.tensor([positions], device=device),
         attend=SideBySide(branches),
     )
-    scores = reward_model.score(states[0, last]).squeeze(-1) - reward_model.score_offset
-    return list(scores.split([len(examples) for examples in rankings]))
+    return list(reward_model.scores(states[0, last]).split([len(examples) for examples in rankings]))
 
 
 def segments(rankings: Sequence[Sequence[Example]], device: torch.device) -> Tensor:

@@ -293,10 +293,9 @@ class RewardModel(nn.Module):
     @classmethod
     def from_policy(cls, policy: Transformer, generator: torch.Generator | None = None) -> "RewardModel":
         """The policy's trunk, copied, under a fresh head ~ N(0, 1/sqrt(D+1)) (Stiennon et al. 2020)."""
-        weight = policy.model.embed_tokens.weight
+        weight, width = policy.model.embed_tokens.weight, policy.config.hidden_size
         with torch.device("meta"):
             reward = cls(policy.config)
-        width = policy.config.hidden_size
         head = torch.randn(1, width, generator=generator) / math.sqrt(width + 1)
         state = {f"model.{name}": value.detach().clone() for name, value in policy.model.state_dict().items()}
         reward.load_state_dict(state | {"score.weight": head.to(weight)}, assign=True)
@@ -304,14 +303,16 @@ class RewardModel(nn.Module):
 
     def values(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """What the model expects after each column, (B, T); at a response's last token this is its score."""
-        states = self.model(tokens, mask, None)
-        values: Tensor = self.score(states).squeeze(-1) - self.score_offset
-        return values
+        return self.scores(self.model(tokens, mask, None))
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Scores (B,), read at each row's last real token, minus the offset that puts demonstrations at 0."""
         states = self.model(tokens, mask, None)  # (B, T, D)
-        columns = torch.arange(mask.shape[1], device=mask.device)
-        last = (mask.long() * columns).argmax(1)
-        scores: Tensor = self.score(states[torch.arange(len(last), device=last.device), last]).squeeze(-1)
+        last = (mask.long() * torch.arange(mask.shape[1], device=mask.device)).argmax(1)
+        return self.scores(states[torch.arange(len(last), device=last.device), last])
+
+    def scores(self, states: Tensor) -> Tensor:
+        """(..., D) -> (...), in float32 whatever the trunk is computed in."""
+        with torch.autocast(states.device.type, enabled=False):
+            scores: Tensor = self.score(states.to(self.score.weight.dtype)).squeeze(-1)
         return scores - self.score_offset

@@ -53,6 +53,7 @@ LABELS = {
     "minibatch_size": _("Minibatch size"),
     "missing_eos_penalty": _("Penalty for no end"),
     "packing": _("Packing"),
+    "precision": _("Precision"),
     "ptx_coef": _("Pretraining weight"),
     "ptx_length": _("Pretraining window"),
     "ptx_ratio": _("Pretraining windows per completion"),
@@ -75,6 +76,7 @@ CHOICE_LABELS = {
     "fgm": _("FGM: one step along the gradient"),
     "freelb": _("FreeLB: several steps along the gradient"),
     "neftune": _("NEFTune: random noise"),
+    "auto": _("as the machine likes: bfloat16 on a GPU, float32 elsewhere"),
     "attention": _("attention"),
     "all": _("attention and feed-forward"),
 }

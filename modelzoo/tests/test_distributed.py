@@ -135,6 +135,31 @@ def test_when_another_process_is_killed_none_hangs_and_the_run_resumes_to_the_sa
     assert_same_model(Finished(0, tmp_path / "whole"), Finished(0, tmp_path / "second"))
 
 
+OUT_OF_MEMORY_LATER = """
+import os
+if os.environ.get("RANK") == "1":
+    import torch
+    backward, calls = torch.Tensor.backward, []
+    def failing(*arguments, **named):
+        calls.append(1)
+        if len(calls) > 8:
+            raise MemoryError
+        backward(*arguments, **named)
+    torch.Tensor.backward = failing
+"""
+
+
+def test_what_fails_in_another_process_is_told_by_the_first(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(OUT_OF_MEMORY_LATER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert start("reward", "out", LONG).wait(timeout=120) != 0
+    done = Finished(1, tmp_path / "out")
+    assert done.result["error"]["kind"] == "out_of_memory"
+    assert done.result["step"] > 0
+
+
 def test_shares_are_everything_once_and_even() -> None:
     items = [9, 1, 4, 4, 7, 2, 2, 1]
     shares = [Processes(rank, 3).share(items, lambda item: item) for rank in range(3)]

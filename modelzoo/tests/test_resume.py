@@ -43,6 +43,8 @@ TEN_STEPS |= {f"{stage} lora": {**TEN_STEPS[stage], "lora_rank": 2} for stage in
 TEN_STEPS |= {
     "sft neftune": {**TEN_STEPS["sft"], "adversarial": "neftune"},
     "reward freelb": {**TEN_STEPS["reward"], "adversarial": "freelb"},
+    "sft bfloat16": {**TEN_STEPS["sft"], "precision": "bfloat16"},
+    "ppo bfloat16": {**TEN_STEPS["ppo"], "precision": "bfloat16"},
 }
 
 
