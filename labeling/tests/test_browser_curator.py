@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.urls import reverse
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from labeling.models import Import, Project, Prompt, SamplingJob, Translation, User
 from labeling.tests.rows import approved, sampled
@@ -93,6 +93,19 @@ def test_one_prompt_is_translated_side_by_side(visit: Visit, project: Project, d
     expect(page.get_by_text("Approved.", exact=True)).to_be_visible()
     korean = project.prompts.get(language="ko")
     assert (korean.text, korean.state, korean.family) == ("비에 관한 하이쿠를 써 주세요.", "approved", draft.family)
+
+
+def test_what_is_typed_before_the_scripts_run_is_saved(visit: Visit, draft: Prompt, carol: User) -> None:
+    page = visit(carol, f"/prompts/{draft.pk}/")
+    held: list[Route] = []
+    page.route("**/*.js", lambda route: held.append(route))
+    page.goto(page.url + "translate/ko/", wait_until="commit")
+    page.locator("textarea").fill("비")
+    assert held
+    for route in held:
+        route.continue_()
+    expect(page.get_by_text("Draft saved at")).to_be_visible()
+    assert Translation.objects.get().messages[0]["content"] == "비"
 
 
 def test_the_translation_stacks_on_a_phone(visit: Visit, draft: Prompt, carol: User) -> None:

@@ -20,4 +20,6 @@ document.addEventListener("DOMContentLoaded", () => {
     ? gettext("You are logged out. Log in again in another tab, then go on here.")
     : gettext("The draft was not saved. Copy your text, then reload the page.")));
   window.addEventListener("beforeunload", (event) => { if (unsaved) event.preventDefault(); });
+  for (const field of form.querySelectorAll("textarea")) // typed before this script ran
+    if (field.value !== field.defaultValue) field.dispatchEvent(new Event("input", { bubbles: true }));
 });
