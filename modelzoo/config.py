@@ -153,6 +153,12 @@ class TrainingConfig:
     micro_batch_size: int = param(
         4, "How many sequences go through the model at once; less memory, same result.", minimum=1, maximum=4096
     )
+    gradient_checkpointing: bool = param(False, "Compute layers again going back: less memory, slower.")
+    sharding: str = param(
+        "auto",
+        "Spread weights and Adam over the processes of a run; auto: if each cannot hold them whole.",
+        choices=("auto", "always", "never"),
+    )
     precision: str = param("auto", "Of products; auto is bfloat16 on a GPU.", choices=("auto", "float32", "bfloat16"))
     checkpoint_every: int = param(
         50, "Steps between checkpoints; a run resumes from the last one.", minimum=1, maximum=1_000_000

@@ -10,6 +10,7 @@ vocabulary.
 import math
 from collections.abc import Sequence
 from ctypes import CDLL
+from typing import overload
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,7 @@ class Decoding:
         self.prompt_lengths = torch.zeros(0, dtype=torch.long, device=weight.device)  # (S,)
         self.prompt_of = torch.zeros(0, dtype=torch.long, device=weight.device)  # (B,)
         self.said = torch.zeros(0, dtype=torch.long, device=weight.device)  # (B,) tokens in a row's own memory
+        self.bias: Tensor | None = None  # on scores
 
     @property
     def rows(self) -> int:
@@ -69,7 +71,7 @@ class Decoding:
         positions = (self.prompt_lengths[self.prompt_of] + self.said)[:, None]  # (B, 1)
         attend: Attend = self._attend
         if self.native is None:
-            self._see(positions)
+            self.bias = self._bias(positions, if_needed=True)
         else:
             attend = self._natively(self.native)
         states = self.model.hidden(tokens[:, None], positions=positions, attend=attend)[:, 0]
@@ -126,26 +128,30 @@ class Decoding:
         heads = torch.arange(self.rows * groups, device=self.device).view(-1, groups)
         self.next = (heads * columns + self.said[:, None]).flatten()  # (B * G,) where a row's next column is
 
-    def _see(self, positions: Tensor) -> None:
-        """What each row may look at, as a bias on its scores (B, 1 or H, 1, P + R); None where that is everything."""
+    @overload
+    def _bias(self, positions: Tensor) -> Tensor: ...
+
+    @overload
+    def _bias(self, positions: Tensor, *, if_needed: bool) -> Tensor | None: ...
+
+    def _bias(self, positions: Tensor, *, if_needed: bool = False) -> Tensor | None:
+        """What each row may look at, as a bias on its scores (B, 1 or G, 1 or J, P + R); None if that is everything."""
         before = torch.arange(self.prompt_keys[0].shape[2], device=self.device)
         own = torch.arange(self.longest, device=self.device)
         lengths = self.prompt_lengths[self.prompt_of][:, None]  # (B, 1)
         visible = torch.cat([before < lengths, own <= self.said[:, None]], dim=1)[:, None, None]  # (B, 1, 1, P + R)
-        self.bias: Tensor | None = None
         if not self.config.sees_all:
             keys = torch.cat([before.expand(self.rows, -1), lengths + own], dim=1)  # (B, P + R) positions
             visible = self.model.model.near(visible, positions[:, None, :, None] - keys[:, None, None])
-        elif visible.all():
-            return
+        elif if_needed and visible.all():
+            return None
         if visible.dtype == torch.bool:
             visible = torch.zeros(visible.shape, dtype=self.keys[0].dtype, device=self.device).masked_fill_(
                 ~visible, -math.inf
             )
         groups = self.config.num_key_value_heads
-        self.bias = visible.unflatten(1, (groups, -1) if visible.shape[1] > 1 else (1, 1)).squeeze(
-            3
-        )  # (B, G, J, P + R)
+        bias: Tensor = visible.unflatten(1, (groups, -1) if visible.shape[1] > 1 else (1, 1)).squeeze(3)
+        return bias
 
     def _attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """(B, H, 1, E), (B, G, 1, E) twice -> (B, H, 1, E); the new keys and values are remembered."""

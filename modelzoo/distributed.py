@@ -1,9 +1,10 @@
 """The processes of one training run, as `torchrun` started them; alone where it did not.
 
-Each process holds the whole model, works on its share of every step's examples, and adds up gradients with the others
-before they are clipped. DistributedDataParallel would be wrong here: it averages the processes' gradients, after every
-backward. Our losses are divided by the token count of the whole batch, so the gradient is the plain sum over all
-micro-batches, however ragged the shares are; summing once, after the last of them, is exact and the least traffic.
+Each process holds the whole model (or a part of it, see `sharding.py`), works on its share of every step's examples,
+and adds up gradients with the others before they are clipped. DistributedDataParallel would be wrong here: it averages
+the processes' gradients, after every backward. Our losses are divided by the token count of the whole batch, so the
+gradient is the plain sum over all micro-batches, however ragged the shares are; summing once, after the last of them,
+is exact and the least traffic.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import ctypes
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -21,7 +22,11 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from modelzoo.progress import TrainingState
+from modelzoo.sharding import Sharding
+
 Item = TypeVar("Item")
+Model = TypeVar("Model", bound=nn.Module)
 BUCKET = 64 << 20  # bytes of gradients that are added up at once
 WAIT = timedelta(minutes=30)  # for a process that writes a checkpoint or samples for longer than the others
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -38,6 +43,7 @@ class Processes:
     def __init__(self, rank: int = 0, size: int = 1, store: Store | None = None) -> None:
         self.rank, self.size, self._store = rank, size, store
         self.device = _device()
+        self._sharding: Sharding | None = None
 
     @classmethod
     def join(cls) -> "Processes":
@@ -74,6 +80,8 @@ class Processes:
         """Leave in every process the sum of all processes' gradients; one that had no example counts as zeros."""
         if self.size == 1:
             return
+        if self._sharding:  # they were summed, and each process left its part, while going back
+            return self._sharding.meet()
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         for weight in weights:
             if weight.grad is None:
@@ -109,12 +117,40 @@ class Processes:
             return [value]
         values: list[Any] = [None] * self.size
         with _alive():
+            self._meet()
             dist.all_gather_object(values, value)
         return values
 
+    def spread(self, state: TrainingState, frozen: Iterable[nn.Module] = ()) -> None:
+        """Spread the weights of a run that begins, and what Adam will keep of them, over the processes."""
+        self._sharding = Sharding(self.device, self.size, self._most)
+        self._sharding.spread(state)
+        for model in frozen:
+            self._sharding.spread_model(model)
+
+    def whole(self, model: Model, device: torch.device | None = None) -> Model:
+        """The model with all of its weights; where they are spread, a gathered copy, on the run's device or another."""
+        return self._sharding.whole(model, device or self.device) if self._sharding else model
+
+    def rest(self) -> None:
+        """Between steps, before weights are looked at: hold no more of what is spread than one's part."""
+        if self._sharding:
+            self._sharding.rest()
+
     def _add_up(self, tensor: Tensor) -> None:
         with _alive():
+            self._meet()
             dist.all_reduce(tensor)
+
+    def _meet(self) -> None:
+        if self._sharding:
+            self._sharding.meet()
+
+    def _most(self, number: int) -> int:
+        most = torch.tensor(number, device=self.device)
+        with _alive():
+            dist.all_reduce(most, dist.ReduceOp.MAX)
+        return int(most)
 
     # --- The end ---------------------------------------------------------------------------------------------------
     # torchrun ends all processes as soon as one has failed, so nobody leaves before the first has written result.json.
@@ -143,6 +179,11 @@ class Processes:
             return None
         kind, message = json.loads(self._store.get("failure"))
         return kind, message
+
+
+def tells_of_lost_peer(error: BaseException) -> bool:
+    """Whether an exception comes of another process's end; within a pass through a spread model backends raise it."""
+    return isinstance(error, PeerLost | dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from modelzoo.choose import choose
 from modelzoo.config import SamplingConfig
-from modelzoo.decoding import Decoding
+from modelzoo.replay import decoding_of
 from modelzoo.transformer import Transformer
 
 MAX_ROWS = 64  # rows of one step; more gain little once the matrix products are limited by arithmetic
@@ -124,7 +124,7 @@ def _decode(
     after_step: Callable[[], None],
 ) -> None:
     """Token by token until every row has ended; `after_step` may raise."""
-    decoding = Decoding(model)
+    decoding = decoding_of(model)
     waiting = deque(sorted(of_prompt, key=lambda group: -len(group[0].prompt)))
     alive: list[_Row] = []  # in the order of the rows of `decoding`
     logits: Tensor | None = None  # (alive, V)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from modelzoo.checkpoint import CheckpointError, read_json
-from modelzoo.config import ConfigError, FineTuningConfig, ModelConfig, PPOConfig
+from modelzoo.config import ConfigError, FineTuningConfig, ModelConfig, PPOConfig, TrainingConfig
 from modelzoo.config_json import config_from_json
 from modelzoo.logprobs import CHUNK
 from modelzoo.lora import adapted
@@ -40,23 +40,28 @@ class Estimate:
         return self.weights + self.training
 
 
-def require_fitting(spec: Spec[Any], device: torch.device, processes: int, warn: Callable[[str], None]) -> None:
-    """Raises NotEnoughMemory where weights, gradients and Adam cannot fit; warns where long sequences may not.
+def require_fitting(spec: Spec[Any], device: torch.device, processes: int, warn: Callable[[str], None]) -> bool:
+    """Whether the processes of a run have to share weights, gradients and Adam's moments among themselves.
+
+    Raises NotEnoughMemory where these do not fit even so; warns where long sequences may not.
 
     Says nothing of inputs that cannot be read: the trainer will, in better words.
     """
     try:
         needs = estimate(spec, device.type)
     except (BadInput, CheckpointError, ConfigError, TokenizerError, OSError):
-        return
+        return spec.config.sharding == "always" and processes > 1
     copies = processes if device.type == "cpu" else 1  # processes on one machine share its memory, but no card
     free = free_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
-    certain, all_in_all = copies * needs.certain, copies * (needs.certain + needs.activations)
+    sharded = _sharded(spec, processes, fits=copies * needs.certain <= free)
+    parts = processes if sharded else 1
+    certain = copies * needs.certain // parts
+    all_in_all = certain + copies * needs.activations
     if certain > free:
         lora = " or lora_rank" if isinstance(spec.config, FineTuningConfig) and not spec.config.lora_rank else ""
         raise NotEnoughMemory(
-            f"The run needs {_gb(certain)} of memory (weights {_gb(copies * needs.weights)}, gradients and Adam's "
-            f"moments {_gb(copies * needs.training)}) and {_gb(free)} are free; "
+            f"The run needs {_gb(certain)} of memory (weights {_gb(copies * needs.weights // parts)}, gradients and "
+            f"Adam's moments {_gb(copies * needs.training // parts)}) and {_gb(free)} are free; "
             f"close other programs, choose a smaller model{lora}."
         )
     if all_in_all > free:
@@ -65,6 +70,19 @@ def require_fitting(spec: Spec[Any], device: torch.device, processes: int, warn:
             f"{_gb(free)} are free; should memory run out, lower micro_batch_size ({spec.config.micro_batch_size}) "
             "or max_length."
         )
+    return sharded
+
+
+def _sharded(spec: Spec[Any], processes: int, *, fits: bool) -> bool:
+    """As the parameters want it, and whether it can be done."""
+    if spec.config.sharding == "never" or processes == 1:
+        return False
+    adapters = isinstance(spec.config, FineTuningConfig) and spec.config.lora_rank > 0
+    if spec.config.sharding == "always":
+        if adapters:
+            raise BadInput("sharding is for training all weights; with a lora_rank leave it at auto or never.")
+        return True
+    return not fits and not adapters
 
 
 def estimate(spec: Spec[Any], device: str = "cpu") -> Estimate:
@@ -86,7 +104,7 @@ def estimate(spec: Spec[Any], device: str = "cpu") -> Estimate:
         training = 2 * (moving + value_moving) + max(moving, value_moving, packed)  # gradients of one model at a time
         weights = weights * (1 + (apart or spec.reference is not None)) + value * (1 + apart)
         weights += moving if config.ema_decay else 0
-    return Estimate(weights, training, _activations(shape, config.micro_batch_size, config.max_length))
+    return Estimate(weights, training, _activations(shape, config))
 
 
 def _trained(kind: type[Transformer] | type[RewardModel], shape: ModelConfig, config: Any) -> tuple[int, int]:
@@ -98,13 +116,16 @@ def _trained(kind: type[Transformer] | type[RewardModel], shape: ModelConfig, co
     return FLOAT * weights, FLOAT * sum(weight.numel() for weight in trained(learner))
 
 
-def _activations(shape: ModelConfig, rows: int, longest: int) -> int:
+def _activations(shape: ModelConfig, config: TrainingConfig) -> int:
     """What autograd keeps of a forward pass: the inputs of every layer's products and of its norms, and the logits."""
-    tokens = rows * min(longest, shape.max_position_embeddings)
+    tokens = config.micro_batch_size * min(config.max_length, shape.max_position_embeddings)
     heads = (shape.num_attention_heads + 2 * shape.num_key_value_heads) * shape.head_dim
     layer = 8 * shape.hidden_size + heads + 4 * shape.intermediate_size
+    layers = shape.num_hidden_layers * layer
+    if config.gradient_checkpointing:  # the inputs of all; of one everything, with gradients, as measured
+        layers = shape.num_hidden_layers * shape.hidden_size + 4 * layer
     logits = 3 * min(tokens, CHUNK) * shape.vocab_size  # themselves, their softmax, their gradient
-    return FLOAT * (tokens * shape.num_hidden_layers * layer + logits)
+    return FLOAT * (tokens * layers + logits)
 
 
 def _gb(size: int) -> str:

@@ -32,7 +32,8 @@ def ppo(run: Run[PPOConfig]) -> dict[str, float]:
     state, total = ppo_state(models, config), ppo_steps(config)
     parents = {name: manifest_hash(spec.path(name)) for name in ("policy", "reward_model")}
     reference = manifest_hash(spec.reference or spec.path("policy"))
-    run.begin(state, total, {"snapshot": snapshot.digest, "corpus": corpus_digest, "reference": reference, **parents})
+    inputs = {"snapshot": snapshot.digest, "corpus": corpus_digest, "reference": reference, **parents}
+    run.begin(state, total, inputs, frozen=(models.reference, models.reward))
     if config.warmup_steps >= total:
         run.log(f"the learning rate rises over {config.warmup_steps} steps: in {total} it does not reach its peak")
     check_models(run, models, prompts, reference_is_policy=state.step == 0 and not spec.reference)
@@ -61,7 +62,7 @@ def sample(
     tokenizer = models.tokenizer
     share = models.team.share(range(len(prompts)), lambda row: len(prompts[row]))
     responses = generate(
-        packed(models.policy),
+        packed(models.team.whole(models.policy)),
         [prompts[row] for row in share],
         1,
         SamplingConfig(temperature=config.temperature, max_new_tokens=config.max_new_tokens),

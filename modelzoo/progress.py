@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 Item = TypeVar("Item")
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass
@@ -49,6 +50,8 @@ class Team(Protocol):
 
     def gather(self, value: Any) -> list[Any]: ...
 
+    def whole(self, model: Model) -> Model: ...  # to speak with, where its weights are spread over the processes
+
 
 class Alone:
     """A team of one; `modelzoo.distributed.Processes` is one of several."""
@@ -67,6 +70,9 @@ class Alone:
 
     def gather(self, value: Any) -> list[Any]:
         return [value]
+
+    def whole(self, model: Model) -> Model:
+        return model
 
 
 ALONE = Alone()

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -26,14 +26,14 @@ from modelzoo.allocator import keep_freed_memory
 from modelzoo.checkpoint import CheckpointError, save_checkpoint
 from modelzoo.config import TrainingConfig
 from modelzoo.data import LeftOut
-from modelzoo.distributed import PeerLost, Processes
+from modelzoo.distributed import Processes, tells_of_lost_peer
 from modelzoo.failures import Stopped, explained, require_space
 from modelzoo.generate import SamplingStoppedError
 from modelzoo.memory import require_fitting
 from modelzoo.optimizer import require_finite, trained
 from modelzoo.progress import TrainingState
 from modelzoo.spec import BadInput, Config, Spec, load_spec
-from modelzoo.state import KEPT, StateMismatch, restore_step, save_step, step_checkpoints
+from modelzoo.state import KEPT, StateMismatch, restore_step, save_step, saved_tensors, step_checkpoints
 from modelzoo.tokenizer import Tokenizer
 from modelzoo.transformer import RewardModel, Transformer
 
@@ -50,6 +50,7 @@ class Run(Generic[Config]):
         self.device = self.processes.device
         self.warnings: list[str] = []
         self.total = 0
+        self.sharded = False  # over the processes
         self.state: TrainingState | None = None
         self._inputs: dict[str, Any] = {}
         self._saved_step = 0
@@ -94,16 +95,30 @@ class Run(Generic[Config]):
         """Seconds of work so far, earlier attempts included."""
         return time.monotonic() - self._started
 
-    def begin(self, state: TrainingState, total: int, inputs: dict[str, str | None]) -> None:
+    def begin(
+        self,
+        state: TrainingState,
+        total: int,
+        inputs: dict[str, str | None],
+        *,
+        frozen: Sequence[nn.Module] = (),
+    ) -> None:
         """Continue from the furthest step checkpoint that verifies, or start at step 0.
 
         `inputs` names what the run reads by hash. A checkpoint made from other inputs or parameters raises BadInput.
+        `frozen` models are used besides those in the state.
         """
         parameters = {name: value for name, value in asdict(self.config).items() if name != "checkpoint_every"}
         parameters["precision"] = "bfloat16" if self.in_bfloat16 else "float32"
+        parameters["sharding"] = "always" if self.sharded else "never"
         languages = self.spec.languages
         self._inputs = {**inputs, "stage": self.spec.stage, "languages": languages and list(languages), **parameters}
         self.state, self.total = state, total
+        for model in state.models.values():
+            model.get_submodule("model").recompute = self.config.gradient_checkpointing  # type: ignore[assignment]
+        if self.sharded:
+            self.processes.spread(state, frozen)
+            self.log(f"weights, gradients and Adam's moments are spread over {self.processes.size} processes")
         self._require_room(state)
         attempts = [self.out, *self.spec.resume_from]
         for checkpoint in step_checkpoints(attempt / "checkpoints" for attempt in attempts):
@@ -161,10 +176,12 @@ class Run(Generic[Config]):
 
     def save_checkpoint(self) -> None:
         state = self._running()
+        self.processes.rest()
         require_finite(state.models.values())
         state.seconds = self.seconds
+        tensors = saved_tensors(state, keep=self.processes.is_first)
         if self.processes.is_first:
-            save_step(self.out / "checkpoints", state, self._inputs)
+            save_step(self.out / "checkpoints", state, self._inputs, tensors)
         self._saved_step = state.step
 
     def stopped(self) -> None:
@@ -184,6 +201,7 @@ class Run(Generic[Config]):
         snapshot: str | None = None,
     ) -> None:
         """Write the finished checkpoint."""
+        model = self.processes.whole(model, torch.device("cpu"))
         require_finite([model])
         if not self.processes.is_first:
             return
@@ -286,7 +304,7 @@ def execute(
         run = Run(load_spec(spec_path, stage, config_class), out, processes)
         if run.model_directory.exists():
             raise BadInput(f"{out} already holds a finished model; give a new folder.")
-        require_fitting(run.spec, run.device, processes.size, run.warn)
+        run.sharded = require_fitting(run.spec, run.device, processes.size, run.warn)
         with run.listening(supervised), run.mixed_precision():
             result["metrics"] = train(run)
         result.update(status="succeeded", model="model")
@@ -316,7 +334,7 @@ def _ended(run: Run[Any] | None, processes: Processes, out: Path, error: BaseExc
         except Exception as failed:  # no space for the checkpoint, say
             error = failed
     step = run.state.step if run and run.state else 0
-    if isinstance(error, PeerLost):
+    if tells_of_lost_peer(error):
         kind, message = processes.failure_elsewhere() or ("lost", f"{error}; start the run again to resume it.")
     else:
         kind, message = explained(error, out, run.config if run else None, step)

@@ -111,7 +111,7 @@ def check_models(run: Run[PPOConfig], models: Models, prompts: list[list[int]], 
     probes = prompts[:2]
     sampling = SamplingConfig(temperature=config.temperature, max_new_tokens=min(8, config.max_new_tokens))
     streams = [seeded("self-check", row) for row in range(len(probes))]
-    responses = generate(models.policy, probes, 1, sampling, models.tokenizer.stop_ids, streams)
+    responses = generate(models.team.whole(models.policy), probes, 1, sampling, models.tokenizer.stop_ids, streams)
     examples = [Example(prompt, rows[0].token_ids) for prompt, rows in zip(probes, responses, strict=True)]
     batch = collate(examples, models.tokenizer.pad_id, run.device)
     with torch.no_grad():

@@ -36,10 +36,9 @@ def shared_scores(reward_model: RewardModel, rankings: Sequence[Sequence[Example
             tokens += rest
             positions += range(len(prefix), len(prefix) + len(rest))
             last.append(len(tokens) - 1 if rest else start + len(prefix) - 1)
-    states = reward_model.model(
+    states = reward_model.hidden(
         torch.tensor([tokens], device=device),
-        None,
-        torch.tensor([positions], device=device),
+        positions=torch.tensor([positions], device=device),
         attend=SideBySide(branches),
     )
     return list(reward_model.scores(states[0, last]).split([len(examples) for examples in rankings]))

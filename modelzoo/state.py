@@ -13,6 +13,7 @@ from torch import Tensor
 
 from modelzoo.checkpoint import CheckpointError, load_state, save_state
 from modelzoo.progress import TrainingState
+from modelzoo.sharding import spread_like, whole_tensor
 
 KEPT = 2  # the one before the newest is there for the day the newest is damaged
 
@@ -21,8 +22,21 @@ class StateMismatch(ValueError):
     """A step checkpoint was written by a run with other inputs; the text names them."""
 
 
-def save_step(folder: Path, state: TrainingState, inputs: dict[str, Any]) -> None:
-    """Write `folder`/step-00000050 and remove all but the newest two. `inputs` is what a continuing run must share."""
+def saved_tensors(state: TrainingState, *, keep: bool) -> dict[str, Tensor]:
+    """Weights and moments, whole. Every process of a run has to ask, but one alone need keep them."""
+    tensors = {}
+    for name, tensor in (_weights(state) | _moments(state)).items():
+        whole = whole_tensor(tensor)  # one at a time: a card may not hold all
+        if keep:
+            tensors[name] = whole.cpu()
+    return tensors
+
+
+def save_step(folder: Path, state: TrainingState, inputs: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write `folder`/step-00000050 and remove all but the newest two.
+
+    `inputs` is what a continuing run must share, `tensors` the state's `saved_tensors`.
+    """
     counters = {
         "step": state.step,
         "seconds": state.seconds,
@@ -30,7 +44,7 @@ def save_step(folder: Path, state: TrainingState, inputs: dict[str, Any]) -> Non
         "metrics": state.metrics,
         "inputs": inputs,
     }
-    save_state(folder / f"step-{state.step:08d}", _weights(state) | _moments(state), counters)
+    save_state(folder / f"step-{state.step:08d}", tensors, counters)
     for old in step_checkpoints([folder])[KEPT:]:
         shutil.rmtree(old)
 
@@ -54,7 +68,7 @@ def restore_step(directory: Path, state: TrainingState, inputs: dict[str, Any]) 
     if not weights.keys() <= tensors.keys():
         raise CheckpointError(f"{directory} holds the weights of another kind of model")
     for name, weight in weights.items():
-        weight.copy_(tensors[name])
+        weight.copy_(spread_like(tensors[name], weight))
     for name, optimizer in state.optimizers.items():
         _load_moments(optimizer, name, tensors)
     state.step, state.seconds = counters["step"], counters["seconds"]
@@ -82,9 +96,12 @@ def _moments(state: TrainingState) -> dict[str, Tensor]:
 
 def _load_moments(optimizer: torch.optim.Optimizer, name: str, tensors: dict[str, Tensor]) -> None:
     values: dict[int, dict[str, Tensor]] = {}
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for key, tensor in tensors.items():
         kind, owner, rest = key.split("/", 2)
         if (kind, owner) == ("optimizer", name):
             index, moment = rest.split("/")
-            values.setdefault(int(index), {})[moment] = tensor.clone()  # not a view of the file
+            model = weights[int(index)]
+            part = spread_like(tensor, model) if tensor.dim() else tensor  # the count of steps is each process's own
+            values.setdefault(int(index), {})[moment] = part.clone()  # not a view of the file
     optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -12,12 +12,15 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from modelzoo.config import ModelConfig
 from modelzoo.linear import Linear, linear
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """Layer, queries (B, H, T, E), keys and values (B, G, T, E) -> (B, H, T, E): attention that is not simply causal."""
+Angles = tuple[Tensor, Tensor] | None
+"""Cosines and sines by which queries and keys are turned to their positions; none where nothing is turned."""
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "swiglu": F.silu,
@@ -82,14 +85,7 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
 
-    def forward(
-        self,
-        x: Tensor,
-        angles: tuple[Tensor, Tensor] | None,
-        visible: Tensor | None,
-        attend: Attend | None,
-        layer: int,
-    ) -> Tensor:
+    def forward(self, x: Tensor, angles: Angles, visible: Tensor | None, attend: Attend | None, layer: int) -> Tensor:
         queries, keys, values = (heads.transpose(1, 2) for heads in self.heads(x, angles))
         if attend is not None:
             mixed = attend(layer, queries, keys, values)
@@ -100,7 +96,7 @@ class Attention(nn.Module):
         output: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return output
 
-    def heads(self, x: Tensor, angles: tuple[Tensor, Tensor] | None) -> Sequence[Tensor]:
+    def heads(self, x: Tensor, angles: Angles) -> Sequence[Tensor]:
         """Queries (B, T, H, E), keys and values (B, T, G, E), the first two turned to their positions."""
         queries, keys, values = (part.unflatten(-1, (-1, self.head_dim)) for part in self.projections(x))
         queries, keys = self.q_norm(queries), self.k_norm(keys)
@@ -144,14 +140,7 @@ class Layer(nn.Module):
         self.post_attention_layernorm = make_norm(config)
         self.mlp = MLP(config)
 
-    def forward(
-        self,
-        x: Tensor,
-        angles: tuple[Tensor, Tensor] | None,
-        visible: Tensor | None,
-        attend: Attend | None,
-        layer: int,
-    ) -> Tensor:
+    def forward(self, x: Tensor, angles: Angles, visible: Tensor | None, attend: Attend | None, layer: int) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), angles, visible, attend, layer)
         x = x + self.mlp(self.post_attention_layernorm(x))
         return x
@@ -170,6 +159,7 @@ class Decoder(nn.Module):
             self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_groups))
         self.norm = make_norm(config)
+        self.recompute = False  # forget what is inside a layer and compute it again going back (1604.06174)
         # GPT-2's scheme: N(0, 0.02), and what writes to the residual stream smaller by sqrt(2L).
         residual = 0.02 / math.sqrt(2 * config.num_hidden_layers)
         for name, weight in self.named_parameters():
@@ -178,13 +168,7 @@ class Decoder(nn.Module):
             elif name.endswith(".bias"):
                 nn.init.zeros_(weight)
 
-    def forward(
-        self,
-        tokens: Tensor,
-        mask: Tensor | None,
-        positions: Tensor | None,
-        attend: Attend | None = None,
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, mask: Tensor | None, positions: Tensor | None, attend: Attend | None) -> Tensor:
         new = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.bool()
         if positions is None:
             positions = new.cumsum(1) - new.long()  # pads count for nothing, wherever they stand
@@ -203,7 +187,11 @@ class Decoder(nn.Module):
             angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
         for number in range(self.config.num_hidden_layers):
             layer = self.layers[number * self.config.num_hidden_groups // self.config.num_hidden_layers]
-            x = layer(x, angles, visible, attend, number)
+            inputs = (x, angles, visible, attend, number)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = layer(*inputs)
         states: Tensor = self.norm(x)
         return states
 
@@ -230,19 +218,13 @@ def _visible(mask: Tensor) -> Tensor:
     return ((mask[:, None, :] & (column <= column[:, None])) | (column == column[:, None]))[:, None]
 
 
-class Transformer(nn.Module):
-    """The policy: a decoder and the head over the vocabulary, which is the embedding matrix itself when tied."""
+class Trunk(nn.Module):
+    """A decoder that is to get a head."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.model = Decoder(config)
-        if not config.tie_word_embeddings:
-            self.lm_head = Linear(config.embedding_size, config.vocab_size, bias=False)
-            nn.init.normal_(self.lm_head.weight, std=0.02)
-            if config.embedding_size != config.hidden_size:
-                self.head_proj = Linear(config.hidden_size, config.embedding_size, bias=False)
-                nn.init.normal_(self.head_proj.weight, std=0.02)
 
     def hidden(
         self,
@@ -260,6 +242,19 @@ class Transformer(nn.Module):
         states: Tensor = self.model(tokens, mask, positions, attend)
         return states
 
+
+class Transformer(Trunk):
+    """The policy: a decoder and the head over the vocabulary, which is the embedding matrix itself when tied."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        if not config.tie_word_embeddings:
+            self.lm_head = Linear(config.embedding_size, config.vocab_size, bias=False)
+            nn.init.normal_(self.lm_head.weight, std=0.02)
+            if config.embedding_size != config.hidden_size:
+                self.head_proj = Linear(config.hidden_size, config.embedding_size, bias=False)
+                nn.init.normal_(self.head_proj.weight, std=0.02)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
         tied = self.config.tie_word_embeddings
@@ -267,25 +262,16 @@ class Transformer(nn.Module):
             hidden = hidden @ self.model.embed_proj.weight if tied else self.head_proj(hidden)
         return linear(hidden, self.model.embed_tokens.weight) if tied else self.lm_head(hidden)
 
-    def forward(
-        self,
-        tokens: Tensor,
-        *,
-        mask: Tensor | None = None,
-        positions: Tensor | None = None,
-        attend: Attend | None = None,
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, *, mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
         """Logits (B, T, V); see `hidden`."""
-        return self.logits(self.hidden(tokens, mask=mask, positions=positions, attend=attend))
+        return self.logits(self.hidden(tokens, mask=mask, positions=positions))
 
 
-class RewardModel(nn.Module):
+class RewardModel(Trunk):
     """A decoder with a scalar head: scores of finished responses, and values of every column for PPO."""
 
     def __init__(self, config: ModelConfig, score_offset: float = 0.0) -> None:
-        super().__init__()
-        self.config = config
-        self.model = Decoder(config)
+        super().__init__(config)
         self.score = nn.Linear(config.hidden_size, 1, bias=False)
         nn.init.normal_(self.score.weight, std=1 / math.sqrt(config.hidden_size + 1))
         self.score_offset = score_offset
@@ -303,11 +289,11 @@ class RewardModel(nn.Module):
 
     def values(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """What the model expects after each column, (B, T); at a response's last token this is its score."""
-        return self.scores(self.model(tokens, mask, None))
+        return self.scores(self.hidden(tokens, mask=mask))
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Scores (B,), read at each row's last real token, minus the offset that puts demonstrations at 0."""
-        states = self.model(tokens, mask, None)  # (B, T, D)
+        states = self.hidden(tokens, mask=mask)
         last = (mask.long() * torch.arange(mask.shape[1], device=mask.device)).argmax(1)
         return self.scores(states[torch.arange(len(last), device=last.device), last])
 

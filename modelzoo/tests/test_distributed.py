@@ -69,10 +69,7 @@ LONG = {"epochs": 400, "batch_size": 4, "checkpoint_every": 10}
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_take_the_same_course_as_one(train: Train, start: Start, corpus: str, stage: str) -> None:
-    params = {
-        **TEN_STEPS[stage],
-        "adam_eps": 1e-3,
-    }  # Adam's default epsilon turns rounding of tiny gradients into steps
+    params = {**TEN_STEPS[stage], "adam_eps": 1e-3}  # the default turns rounding of tiny gradients into steps
     two = start(stage, "two", params)
     one = train(stage, params, corpus=corpus, out="one")
     assert two.wait(timeout=120) == 0

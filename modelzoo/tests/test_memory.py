@@ -1,6 +1,8 @@
 """The memory a run is reckoned to need, against what it allocates, and what is said when there is too little."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import torch
 
 from modelzoo import memory
 from modelzoo.batches import Example, collate
-from modelzoo.config import STAGES, ModelConfig
+from modelzoo.config import STAGES, ModelConfig, TrainingConfig
 from modelzoo.logprobs import response_logprobs
 from modelzoo.memory import Estimate, estimate, free_memory
 from modelzoo.progress import TrainingState
@@ -100,7 +102,41 @@ def test_activations_are_reckoned_above_what_autograd_keeps_and_below_twice_that
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         response_logprobs(policy, collate([Example([5], [6] * (length - 1))] * rows, 0)).sum()
     actual = sum(size for size, _ in kept.values())
-    assert actual <= memory._activations(shape, rows, length) <= 2 * actual
+    limits: dict[str, Any] = {"micro_batch_size": rows, "max_length": length}
+    assert actual <= memory._activations(shape, TrainingConfig(**limits)) <= 2 * actual
+
+
+PEAK = """
+import re, sys, torch
+from modelzoo.config import ModelConfig
+from modelzoo.transformer import Transformer
+torch.set_num_threads(1)
+policy = Transformer(ModelConfig(**eval(sys.argv[1])))
+policy.model.recompute = sys.argv[2] == "True"
+tokens = torch.zeros(1, int(sys.argv[3]), dtype=torch.long)
+policy.hidden(tokens[:, :8]).sum().backward()
+def held(what):
+    return int(re.search(what + r":\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
+open("/proc/self/clear_refs", "w").write("5")  # forget the peak so far, which may be the parent's
+before = held("VmRSS")
+policy.hidden(tokens).sum().backward()
+print(held("VmHWM") - before)
+"""
+
+
+def test_recomputing_takes_the_memory_that_is_reckoned() -> None:
+    fields = {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 16, "num_attention_heads": 4}
+    fields |= {"vocab_size": 1, "num_key_value_heads": 4}
+    shape, length = ModelConfig(**fields), 2000  # type: ignore[arg-type]
+    taken, reckoned = {}, {}
+    for recompute in (False, True):
+        command = [sys.executable, "-c", PEAK, str(fields), str(recompute), str(length)]
+        taken[recompute] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        config = TrainingConfig(micro_batch_size=1, max_length=length, gradient_checkpointing=recompute)
+        reckoned[recompute] = memory._activations(shape, config)
+    assert taken[True] < taken[False] / 3
+    for recompute, size in taken.items():
+        assert size / 2 < reckoned[recompute] < 2 * size, (taken, reckoned)
 
 
 @pytest.mark.parametrize("stage", ["sft", "reward", "dpo", "ppo"])
