@@ -30,7 +30,11 @@ SAMPLING = SamplingConfig(max_new_tokens=FULL.max_new_tokens)
 
 
 def make_policy(folder: Path, seed: int = 0) -> Path:
-    """A tokenizer and a transformer from scratch, as in `make loop`; returns the checkpoint."""
+    """A tokenizer and a transformer from scratch; returns the checkpoint.
+
+    It is `make loop`'s, trained for longer: only in a second pass it learns to say the place and time it was asked of,
+    and 20% of its answers hold nonsense then, where it was 95%.
+    """
     folder.mkdir(parents=True)
     spoken = list(dialogues(FULL.dialogues, random.Random(f"proofs {seed}")))
     texts = [text for question, reply in spoken for text in (question.text, reply)]
@@ -41,7 +45,7 @@ def make_policy(folder: Path, seed: int = 0) -> Path:
                 json.dumps({"messages": [*asked(question.text), {"role": "assistant", "content": reply}]}) + "\n"
             )
     inputs = {"corpus": folder / "corpus.jsonl", "tokenizer": folder / "tokenizer", "languages": ["en"]}
-    train("pretrain", folder / "pretrain", FULL.pretrain | {"seed": seed}, **inputs)
+    train("pretrain", folder / "pretrain", FULL.pretrain | {"epochs": 4, "seed": seed}, **inputs)
     return folder / "pretrain" / "model"
 
 
