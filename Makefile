@@ -36,7 +36,7 @@ check: lint test  ## the whole gate: lint, then the tests
 lint: $(VENV)/dev.installed  ## format, lint, types, layers, migrations
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/ruff check
-	$(VENV)/bin/mypy webapp labeling rlhf worker modelzoo
+	$(VENV)/bin/mypy webapp labeling rlhf worker modelzoo benchmarks
 	$(VENV)/bin/lint-imports
 	$(PY) manage.py makemigrations --check --dry-run
 

@@ -1,5 +1,6 @@
 """Measurements that take turns, each in a process of its own, the same number of threads for all."""
 
+import argparse
 import json
 import os
 import statistics
@@ -62,6 +63,20 @@ def _run(command: Sequence[str]) -> dict[str, Any]:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result | {"wall": round(time.monotonic() - started, 1)}
+
+
+def options_of(description: str | None) -> argparse.Namespace:
+    """What every comparison can be told; with --ours FOLDER it is one of its own measurements."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=60.0, help="stop before this; the next call goes on")
+    parser.add_argument("--ours", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def medians(results: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> dict[str, dict[str, float]]:
+    """The spread of one figure in each arm."""
+    return {arm: spread([line[name] for line in lines]) for arm, lines in results.items()}
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -8,7 +8,6 @@ responses that TRL drew, our scores and our value loss must be TRL's. Neither ke
 by default. Prints JSON.
 """
 
-import argparse
 import json
 import shutil
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.alternate import RESULTS, alternate, sgemm_gflops, spread
+from benchmarks.alternate import RESULTS, alternate, medians, options_of, sgemm_gflops, spread
 from benchmarks.peers import peer_python
 from modelzoo.allocator import keep_freed_memory
 from modelzoo.batches import Example, seeded
@@ -86,12 +85,7 @@ class Clock:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--minutes", type=float, default=60.0, help="stop before this; the next call goes on")
-    parser.add_argument("--ours", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--check", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = options_of(__doc__)
     if options.ours:
         print(json.dumps(our_rollouts(options.ours)))
         return 0
@@ -169,7 +163,7 @@ def compared(folder: Path, results: dict[str, list[dict[str, Any]]]) -> dict[str
     theirs = results["trl"][0]
     ours = scored_like_trl(folder, theirs["first_responses"])
     equal = all(abs(ours[name] - theirs[name]) < 1e-3 * abs(theirs[name]) for name in ours)
-    seconds = {arm: spread([line["seconds"] for line in lines]) for arm, lines in results.items()}
+    seconds = medians(results, "seconds")
     limit = spread([line["sgemm_gflops"] for line in results["ours"]])
     return {
         "machine": machine(),
@@ -180,7 +174,7 @@ def compared(folder: Path, results: dict[str, list[dict[str, Any]]]) -> dict[str
         "seconds": seconds,
         "episodes_per_second": {arm: round(BATCH / value["median"], 3) for arm, value in seconds.items()},
         "times_faster": round(seconds["trl"]["median"] / seconds["ours"]["median"], 2),
-        "peak_memory_mb": {arm: spread([line["peak_memory_mb"] for line in lines]) for arm, lines in results.items()},
+        "peak_memory_mb": medians(results, "peak_memory_mb"),
         "sgemm_gflops": limit,
         "share_of_limit": round(operations(folder) / seconds["ours"]["median"] / 1e9 / limit["median"], 3),
     }

@@ -7,7 +7,6 @@ the losses and gradient norms must be equal before a time counts. TRL runs as it
 checkpointing, and without. Prints JSON.
 """
 
-import argparse
 import json
 import shutil
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.alternate import RESULTS, alternate, sgemm_gflops, spread
+from benchmarks.alternate import RESULTS, alternate, medians, options_of, sgemm_gflops, spread
 from benchmarks.peers import peer_python
 from modelzoo.allocator import keep_freed_memory
 from modelzoo.batches import Example, seeded
@@ -39,11 +38,7 @@ GOAL = 14.0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--minutes", type=float, default=60.0, help="stop before this; the next call goes on")
-    parser.add_argument("--ours", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = options_of(__doc__)
     if options.ours:
         print(json.dumps(our_step(options.ours)))
         return 0
@@ -120,7 +115,7 @@ def our_step(folder: Path) -> dict[str, float]:
 
 def compared(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     ours, peers = results["ours"], {arm: lines for arm, lines in results.items() if arm != "ours"}
-    seconds = {arm: spread([line["seconds"] for line in lines]) for arm, lines in results.items()}
+    seconds = medians(results, "seconds")
     reference = ours[0]
     equal = all(
         abs(line[name] - reference[name]) < 1e-4 * abs(reference[name])
@@ -136,7 +131,7 @@ def compared(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         "grad_norm": {arm: lines[0]["grad_norm"] for arm, lines in results.items()},
         "seconds": seconds,
         "times_faster": {arm: round(seconds[arm]["median"] / seconds["ours"]["median"], 2) for arm in peers},
-        "peak_memory_mb": {arm: spread([line["peak_memory_mb"] for line in lines]) for arm, lines in results.items()},
+        "peak_memory_mb": medians(results, "peak_memory_mb"),
         "sgemm_gflops": spread([line["sgemm_gflops"] for line in ours]),
         "share_of_limit": spread([line["share_of_limit"] for line in ours]),
     }

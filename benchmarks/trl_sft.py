@@ -4,39 +4,19 @@ python trl_sft.py MODEL STEPS.json [--checkpointing]
 """
 
 import json
-import resource
 import sys
-import tempfile
-import time
 
 import torch
 from datasets import Dataset, concatenate_datasets
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer, pack_dataset
+from trl_common import Clock, Recording, peak_memory_mb, quiet
 
 LONGEST_ROW = 4096  # a step's demonstrations fit into one packed row
 
 
-class Clock(TrainerCallback):
-    """From before the forward of a step until its gradients are cleared."""
-
-    def __init__(self):
-        self.seconds = []
-
-    def on_step_begin(self, *_, **__):
-        self.started = time.perf_counter()
-
-    def on_step_end(self, *_, **__):
-        self.seconds.append(time.perf_counter() - self.started)
-
-
-class Recorder(SFTTrainer):
-    """The trainer as it is, and its losses without the logger's rounding."""
-
-    def compute_loss(self, *arguments, **named):
-        loss = super().compute_loss(*arguments, **named)
-        self.losses.append(loss.item())
-        return loss
+class Recorder(Recording, SFTTrainer):
+    pass
 
 
 def main() -> None:
@@ -49,7 +29,7 @@ def main() -> None:
     trainer = Recorder(
         model=AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32),
         args=SFTConfig(
-            output_dir=tempfile.mkdtemp(),
+            **quiet(),
             packing=True,
             packing_strategy="bfd",
             max_length=LONGEST_ROW,
@@ -62,24 +42,17 @@ def main() -> None:
             lr_scheduler_type="constant",
             adam_beta2=0.95,
             max_grad_norm=1.0,
-            bf16=False,
-            use_cpu=True,
-            logging_steps=1,
-            save_strategy="no",
-            disable_tqdm=True,
-            report_to="none",
         ),
         train_dataset=rows,
         processing_class=AutoTokenizer.from_pretrained(directory),
         callbacks=[clock],
     )
-    trainer.losses = []
     trainer.train()
     result = {
         "seconds": clock.seconds,
         "losses": trainer.losses,
         "grad_norms": [float(entry["grad_norm"]) for entry in trainer.state.log_history if "grad_norm" in entry],
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        "peak_memory_mb": peak_memory_mb(),
     }
     print(json.dumps(result))
 

@@ -32,7 +32,7 @@ NODES, LONGEST, WALKS, EDGE = 21, 10, 1000, 0.1
 GOAL = 0
 NAMES = [chr(ord("a") + node) for node in range(NODES)]
 REQUIRED = 0.9
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 176,
     "num_hidden_layers": 3,
