@@ -22,12 +22,17 @@ def main() -> None:
     result = {"greedy": greedy[0], "seconds": 0.0, "cpu_seconds": 0.0}
     for name, case in content["cases"].items():
         generated(model, case["prompts"][:1], case | {"tokens": 4}, content)  # warm up
-        started, cpu_started = time.perf_counter(), time.process_time()
-        rows = generated(model, case["prompts"], case, content)
-        seconds = time.perf_counter() - started
-        result[name] = sum(map(len, rows)) / seconds
-        result["seconds"] += seconds
-        result["cpu_seconds"] += time.process_time() - cpu_started
+        rates = {}
+        for size in case["prompts_at_once"]:
+            started, cpu_started = time.perf_counter(), time.process_time()
+            tokens = 0
+            for first in range(0, len(case["prompts"]), size):
+                tokens += sum(map(len, generated(model, case["prompts"][first : first + size], case, content)))
+            seconds = time.perf_counter() - started
+            rates[size] = tokens / seconds
+            result["seconds"] += seconds
+            result["cpu_seconds"] += time.process_time() - cpu_started
+        result[name], result[f"{name}, by prompts at once"] = max(rates.values()), rates
     result["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     print(json.dumps(result))
 

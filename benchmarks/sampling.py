@@ -5,7 +5,7 @@
 SmolLM2-135M in float32 (and, as an option of ours, with int8 weights) on real prompts: 9 completions of 64 tokens of a
 short and of a long prompt, and 4 completions of each of 32 prompts of unequal lengths, which end when the model ends
 them, at the latest after 128 tokens; there only tokens that are part of a completion count. Greedy tokens must be equal
-before a time counts. Prints JSON.
+before a time counts; transformers gets the 32 prompts in batches of several sizes, and the best counts. Prints JSON.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from worker.machine import machine
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER = ("transformers==5.23.0", "torch==2.13.0")
+ONE = {"prompts_at_once": [1]}
 GOALS = {"ours": 4.0, "ours, int8": 6.0}
 
 
@@ -70,9 +71,15 @@ def prepare(folder: Path) -> None:
     together = tokenizer.encode_chat([{"role": "user", "content": "\n\n".join(texts)}])
     short = min(prompts, key=lambda prompt: abs(len(prompt) - 45))
     cases = {
-        "k9_short": {"prompts": [short], "k": 9, "tokens": 64, "stops": False},
-        "k9_long": {"prompts": [together[:256]], "k": 9, "tokens": 64, "stops": False},
-        "k4_32_prompts": {"prompts": prompts[:: len(prompts) // 32][:32], "k": 4, "tokens": 128, "stops": True},
+        "k9_short": {"prompts": [short], "k": 9, "tokens": 64, "stops": False, **ONE},
+        "k9_long": {"prompts": [together[:256]], "k": 9, "tokens": 64, "stops": False, **ONE},
+        "k4_32_prompts": {
+            "prompts": prompts[:: len(prompts) // 32][:32],  # by length, so that neighbours need little padding
+            "k": 4,
+            "tokens": 128,
+            "stops": True,
+            "prompts_at_once": [32, 16, 8, 4],  # for transformers: the best of these counts
+        },
     }
     content = {
         "greedy": {"prompts": [short], "k": 1, "tokens": 64, "stops": False},

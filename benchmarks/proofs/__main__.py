@@ -26,14 +26,17 @@ from worker.loop.outcome import LoopError
 from worker.machine import machine
 
 PROOFS = {
-    "exact": Proof(5, exact.prove, exact.table_of, exact.claims, figures.draw_exact, in_toy_world=False),
-    "labelers": Proof(8, labelers.prove, labelers.table_of, labelers.claims, figures.draw_labelers),
+    "exact": Proof(5, exact.prove, exact.table_of, exact.claims, figures.draw_exact),
+    "labelers": Proof(8, labelers.prove, labelers.table_of, labelers.claims, figures.draw_labelers, epochs=4),
     "overoptimisation": Proof(
-        5, overoptimisation.prove, overoptimisation.table_of, overoptimisation.claims, figures.draw_overoptimisation
+        5,
+        overoptimisation.prove,
+        overoptimisation.table_of,
+        overoptimisation.claims,
+        figures.draw_overoptimisation,
+        epochs=1,
     ),
-    "randomwalks": Proof(
-        5, randomwalks.prove, randomwalks.table_of, randomwalks.claims, figures.draw_randomwalks, in_toy_world=False
-    ),
+    "randomwalks": Proof(5, randomwalks.prove, randomwalks.table_of, randomwalks.claims, figures.draw_randomwalks),
 }
 
 
@@ -67,9 +70,8 @@ def prove(name: str, folder: Path, out: Path, jobs: int) -> list[Claim]:
     started = time.monotonic()
     proof = PROOFS[name]
     inputs: list[Path] = []
-    if proof.in_toy_world:
-        world = folder / "world"
-        inputs = [world / "pretrain" / "model" if world.exists() else make_policy(world)]
+    if proof.epochs:
+        inputs = [make_policy(folder / f"world-{proof.epochs}", proof.epochs)]
     seeds = range(1, proof.seeds + 1)
     spawned = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, proof.seeds), mp_context=spawned) as pool:

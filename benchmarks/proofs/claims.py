@@ -23,7 +23,7 @@ class Proof:
     table: Callable[[Sequence[Any]], str]
     claims: Callable[[Sequence[Any]], list[Claim]]
     draw: Callable[[Sequence[Any], Path], None]
-    in_toy_world: bool = True  # then `prove` also takes the policy that speaks its language
+    epochs: int = 0  # above 0 `prove` also takes a policy of the toy world that learned its language for so long
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

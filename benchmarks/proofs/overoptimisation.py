@@ -5,7 +5,9 @@ by which they judge. Best-of-n and PPO move a policy away from where it began; d
 
 - PPO without a KL penalty: the proxy rises to the end while gold falls from its peak;
 - with a KL penalty the policy ends nearer and its gold score higher;
-- with more rankings behind the proxy less is lost.
+- best of 128 by a proxy of more rankings has more gold.
+
+What more rankings do to PPO without a penalty is shown, not claimed: it soon leaves where any proxy has seen answers.
 
 Gao et al. fit R = d (alpha - beta d) for best-of-n and d (alpha - beta log d) for RL; so do we, on the gain in gold.
 """
@@ -269,16 +271,15 @@ def table_of(outcomes: Sequence[Outcome]) -> str:
 
 def claims(outcomes: Sequence[Outcome]) -> list[Claim]:
     free, held = ([o.arm(FEW, kl_coef) for o in outcomes] for kl_coef in (min(KL_COEFS), max(KL_COEFS)))
-    informed = [o.arm(MANY, min(KL_COEFS)) for o in outcomes]
     risen = Interval.of([arm.end.proxy - arm.peak.proxy for arm in free])
     fallen = Interval.of([arm.lost for arm in free])
     saved = Interval.of([h.end.gold_again - f.end.gold_again for h, f in zip(held, free, strict=True)])
-    spared = Interval.of([f.lost - i.lost for f, i in zip(free, informed, strict=True)])
+    better = Interval.of([o.arm(MANY, None).end.gold - o.arm(FEW, None).end.gold for o in outcomes])
     nearer = all(h.end.kl < f.end.kl for h, f in zip(held, free, strict=True))
     return [
         Claim(f"PPO without penalty: beyond gold's peak the proxy rises, {said(risen)}", risen.low > 0),
         Claim(f"while gold falls, {said(fallen)}", fallen.low > 0),
         Claim(f"a KL penalty of {max(KL_COEFS):g} ends nearer, in every seed", nearer),
         Claim(f"and with more gold, {said(saved)}", saved.low > 0),
-        Claim(f"against a proxy of {MANY} rankings less gold is lost than of {FEW}, {said(spared)}", spared.low > 0),
+        Claim(f"best of {max(BEST_OF)} has more gold by {MANY} rankings than by {FEW}, {said(better)}", better.low > 0),
     ]

@@ -1,7 +1,7 @@
 """The toy world of `make loop` for proofs: a policy that speaks its language, and rankings by simulated labelers.
 
-People judge by a hidden score: the mood of an answer, as in `make loop`, less the share of it that is nonsense. The
-policy seldom talks nonsense, so few rankings say nothing about it. Labelers differ: each feels every mood word a little
+People judge by a hidden score: the mood of an answer, as in `make loop`, less the share of it that is nonsense, which
+few rankings say little about. Labelers differ: each feels every mood word a little
 otherwise (`TASTE`), so one who is held out is new. The hidden score is what they have in common.
 """
 
@@ -29,11 +29,11 @@ TRAINING_LABELERS, HELDOUT_LABELERS = 8, 4
 SAMPLING = SamplingConfig(max_new_tokens=FULL.max_new_tokens)
 
 
-def make_policy(folder: Path, seed: int = 0) -> Path:
-    """A tokenizer and a transformer from scratch; returns the checkpoint.
+def make_policy(folder: Path, epochs: int, seed: int = 0) -> Path:
+    """A tokenizer and a transformer from scratch, as in `make loop`; returns the checkpoint.
 
-    It is `make loop`'s, trained for longer: only in a second pass it learns to say the place and time it was asked of,
-    and 20% of its answers hold nonsense then, where it was 95%.
+    After one epoch it talks like the people of this world, but seldom of the place and time that it was asked of: 95%
+    of its answers hold nonsense. After four it has learned to read the question, and 20% do.
     """
     folder.mkdir(parents=True)
     spoken = list(dialogues(FULL.dialogues, random.Random(f"proofs {seed}")))
@@ -45,7 +45,7 @@ def make_policy(folder: Path, seed: int = 0) -> Path:
                 json.dumps({"messages": [*asked(question.text), {"role": "assistant", "content": reply}]}) + "\n"
             )
     inputs = {"corpus": folder / "corpus.jsonl", "tokenizer": folder / "tokenizer", "languages": ["en"]}
-    train("pretrain", folder / "pretrain", FULL.pretrain | {"epochs": 4, "seed": seed}, **inputs)
+    train("pretrain", folder / "pretrain", FULL.pretrain | {"epochs": epochs, "seed": seed}, **inputs)
     return folder / "pretrain" / "model"
 
 
@@ -174,7 +174,7 @@ def collect_rankings(policy: Path, seed: int, *, train: int, heldout: int) -> Ra
     )
 
 
-def shuffled(rows: Sequence[Row], seed: int) -> list[Row]:
+def shuffled(rows: Sequence[Row], seed: str) -> list[Row]:
     """The same rankings with their tiers given to completions at random."""
     chance = random.Random(f"shuffled {seed}")
     return [row | {"tiers": chance.sample(row["tiers"], len(row["tiers"]))} for row in rows]

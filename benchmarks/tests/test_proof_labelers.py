@@ -89,7 +89,7 @@ def test_questions_are_split_without_overlap() -> None:
 
 def test_shuffled_rankings_keep_their_tiers_in_another_order() -> None:
     rows = [{"tiers": [1, 2, 3, 4, 5]} for _ in range(20)]
-    mixed = shuffled(rows, 1)
+    mixed = shuffled(rows, "1")
     assert all(sorted(row["tiers"]) == [1, 2, 3, 4, 5] for row in mixed)
     assert sum(row["tiers"] == [1, 2, 3, 4, 5] for row in mixed) < 5
 

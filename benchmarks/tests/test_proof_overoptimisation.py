@@ -74,14 +74,10 @@ def test_what_was_lost_is_measured_on_answers_that_did_not_choose_the_peak() -> 
 
 def outcome(seed: int, fallen: float) -> Outcome:
     jitter = 0.01 * seed
-    free, held, informed = (
-        course(0, 1 + jitter, 1 - fallen),
-        course(0, 0.9, 0.9 + jitter, end_kl=2.0),
-        course(0, 1, 1 - jitter),
-    )
-    return Outcome(
-        seed, [Arm(FEW, min(KL_COEFS), free), Arm(FEW, max(KL_COEFS), held), Arm(MANY, min(KL_COEFS), informed)]
-    )
+    free, held = course(0, 1 + jitter, 1 - fallen), course(0, 0.9, 0.9 + jitter, end_kl=2.0)
+    few, many = course(0, 0.5, 0.6 + jitter), course(0, 0.5, 0.6 + fallen)
+    arms = [Arm(FEW, min(KL_COEFS), free), Arm(FEW, max(KL_COEFS), held), Arm(FEW, None, few), Arm(MANY, None, many)]
+    return Outcome(seed, arms)
 
 
 def test_claims_hold_where_gold_falls_and_the_penalty_holds_it() -> None:
@@ -89,5 +85,5 @@ def test_claims_hold_where_gold_falls_and_the_penalty_holds_it() -> None:
 
 
 def test_claims_fail_where_gold_does_not_fall() -> None:
-    rises, falls, nearer, saved, spared = claims([outcome(seed, -0.5) for seed in range(5)])
-    assert not falls.holds and not saved.holds and not spared.holds
+    rises, falls, nearer, saved, better = claims([outcome(seed, -0.5) for seed in range(5)])
+    assert not falls.holds and not saved.holds and not better.holds

@@ -93,8 +93,11 @@ def test_prompts_with_unequal_k_weigh_the_same_here_and_by_their_pairs_in_trl(
 ) -> None:
     """InstructGPT divides by C(K, 2) for each prompt; TRL has a flat list of pairs: 1 and 6 of them here."""
     few, many = ranking(5, [4, 4], seed=1), ranking(5, [4, 2, 6, 3], seed=2)
-    alone = [ours(model, [one])[0] for one in (few, many)]
-    assert ours(model, [few, many])[0] == pytest.approx(sum(alone) / 2, abs=1e-6)
+    alone, gradients = zip(*(ours(model, [one]) for one in (few, many)), strict=True)
+    loss, gradient = ours(model, [few, many])
+    assert loss == pytest.approx(sum(alone) / 2, abs=1e-6)
+    for name, together in gradient.items():
+        assert (together - (gradients[0][name] + gradients[1][name]) / 2).abs().max() < 1e-5, name
     peer_loss, _ = theirs(model, tokenizer, [few, many], tmp_path)
     assert peer_loss == pytest.approx((1 * alone[0] + 6 * alone[1]) / 7, abs=1e-6)
     assert abs(alone[0] - alone[1]) > 1e-3  # or the two means would not differ
