@@ -20,10 +20,7 @@ from typing import Any
 from benchmarks.alternate import RESULTS, ROOT, alternate, spread
 from benchmarks.human_preferences import DATA, MODEL_TIERS
 from benchmarks.snapshots import write_snapshot
-from modelzoo.batches import seeded
-from modelzoo.checkpoint import load_policy, save_checkpoint
-from modelzoo.import_model import import_model
-from modelzoo.transformer import RewardModel
+from benchmarks.starter import starter_and_judge
 from worker.machine import machine
 
 RANK = 16
@@ -74,10 +71,7 @@ def prepare(folder: Path) -> None:
     """The starter policy, a reward model with a random head, and a snapshot."""
     unfinished = folder.with_suffix(".part")
     shutil.rmtree(unfinished, ignore_errors=True)
-    import_model("starter", unfinished / "policy", languages=["en"])
-    policy, tokenizer, _ = load_policy(unfinished / "policy")
-    reward = RewardModel.from_policy(policy, seeded("head"))
-    save_checkpoint(unfinished / "reward", reward, tokenizer, kind="reward", languages=["en"])
+    starter_and_judge(unfinished)
     tasks = [json.loads(line) for line in (DATA / "seed_tasks.jsonl").read_text(encoding="utf-8").splitlines()]
     asked = [task for task in tasks if len(task["instruction"] + task["instances"][0]["input"]) < CHARACTERS]
     with gzip.open(DATA / "instructions_8_models.jsonl.gz", "rt", encoding="utf-8") as file:

@@ -21,17 +21,16 @@ import torch
 
 from benchmarks.alternate import RESULTS, alternate, medians, options_of, sgemm_gflops, spread
 from benchmarks.peers import peer_python
+from benchmarks.starter import starter_and_judge
 from modelzoo.allocator import keep_freed_memory
 from modelzoo.batches import Example, seeded
-from modelzoo.checkpoint import load_policy, load_reward_model, save_checkpoint
+from modelzoo.checkpoint import load_policy, load_reward_model
 from modelzoo.config import PPOConfig, build
-from modelzoo.import_model import import_model
 from modelzoo.prepare_ppo import sample
 from modelzoo.progress import TrainingState
 from modelzoo.rollout import Models, collect
 from modelzoo.run import owned, peak_memory_mb
 from modelzoo.train_ppo import add_value_gradient, ppo_state, train_ppo
-from modelzoo.transformer import RewardModel
 from worker.machine import machine
 
 PEER = ("trl==1.12.0", "transformers==5.23.0", "torch==2.13.0")
@@ -108,10 +107,7 @@ def prepare(folder: Path) -> None:
     """The starter policy, a reward model on the same trunk with a random head, and prompts of random words."""
     unfinished = folder.with_suffix(".part")
     shutil.rmtree(unfinished, ignore_errors=True)
-    import_model("starter", unfinished / "policy", languages=["en"])
-    policy, tokenizer, _ = load_policy(unfinished / "policy")
-    reward = RewardModel.from_policy(policy, seeded("head"))
-    save_checkpoint(unfinished / "reward", reward, tokenizer, kind="reward", languages=["en"])
+    starter_and_judge(unfinished)
     prompts = torch.randint(20, 49_000, (BATCH, PROMPT), generator=seeded("benchmark")).tolist()
     (unfinished / "prompts.json").write_text(json.dumps(prompts))
     unfinished.rename(folder)

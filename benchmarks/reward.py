@@ -19,16 +19,15 @@ import torch
 
 from benchmarks.alternate import RESULTS, alternate, medians, options_of, sgemm_gflops, spread
 from benchmarks.peers import peer_python
+from benchmarks.starter import starter_and_judge
 from modelzoo.allocator import keep_freed_memory
 from modelzoo.batches import Example, seeded
-from modelzoo.checkpoint import load_policy, load_reward_model, save_checkpoint
+from modelzoo.checkpoint import load_reward_model
 from modelzoo.config import RewardConfig, build
-from modelzoo.import_model import import_model
 from modelzoo.optimizer import adamw, clip_gradients
 from modelzoo.rankings import Ranking
 from modelzoo.run import owned, peak_memory_mb
 from modelzoo.train_reward import add_ranking_gradient
-from modelzoo.transformer import RewardModel
 from worker.machine import machine
 
 PEER = ("trl==1.16.0", "transformers==5.23.0", "torch==2.13.0")
@@ -46,7 +45,7 @@ def main() -> int:
     if not folder.exists():
         prepare(folder)
     python, script = str(peer_python(*PEER)), str(Path(__file__).with_name("trl_reward.py"))
-    peer = [python, script, str(folder / "model"), str(folder / "pairs.json"), str(PAIRS_AT_ONCE)]
+    peer = [python, script, str(folder / "reward"), str(folder / "pairs.json"), str(PAIRS_AT_ONCE)]
     arms = {
         "ours": [sys.executable, "-m", "benchmarks.reward", "--ours", str(folder)],
         "trl": peer,
@@ -70,11 +69,7 @@ def prepare(folder: Path) -> None:
     """The starter policy with a random head, in a form that transformers opens, and the pairs as TRL takes them."""
     unfinished = folder.with_suffix(".part")
     shutil.rmtree(unfinished, ignore_errors=True)
-    import_model("starter", unfinished / "policy", languages=["en"])
-    policy, tokenizer, _ = load_policy(unfinished / "policy")
-    model = RewardModel.from_policy(policy, seeded("head"))
-    save_checkpoint(unfinished / "model", model, tokenizer, kind="reward", languages=["en"])
-    shutil.rmtree(unfinished / "policy")
+    starter_and_judge(unfinished)
     pairs = [
         {"chosen_ids": chosen.tokens, "rejected_ids": rejected.tokens}
         for chosen, rejected in combinations(ranking().examples, 2)
@@ -87,7 +82,7 @@ def our_step(folder: Path) -> dict[str, float]:
     """The median of five steps as `train_reward` makes them, after two that start threads, memory and Adam."""
     keep_freed_memory()
     limit = sgemm_gflops()
-    reward_model, _, _ = load_reward_model(folder / "model")
+    reward_model, _, _ = load_reward_model(folder / "reward")
     owned(reward_model, torch.device("cpu")).requires_grad_(True)
     config = build(RewardConfig, {"learning_rate": 0.0})  # the same work, and every step starts from the same weights
     optimizer, rankings = adamw(reward_model, config), [ranking()]
