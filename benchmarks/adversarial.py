@@ -2,14 +2,16 @@
 
     python -m benchmarks.adversarial       # a run on each core; interrupted, it continues when called again
 
-A small Korean language model is trained from scratch on songys' questions and answers. For each seed, a ranking is a
-question with its own answer above three answers to other questions. Reward models learn from them plainly and with each
+A small Korean language model is trained from scratch on songys' questions and answers, which their author sorted into
+daily life, parting and love. For each seed, a ranking is a question with its own answer above three answers to
+questions of the other sorts. Reward models learn from them plainly and with each
 kind of adversarial training, through `python -m modelzoo reward`, and judge the same held-out rankings as they are and
 with typing errors, wrong spaces and wrong particles (benchmarks/korean_noise.py) in question and answers. Prints JSON:
 accuracies, and their differences to plain training, each a mean over seeds with a 95% t-interval of the paired seeds.
 """
 
 import argparse
+import csv
 import json
 import math
 import os
@@ -38,7 +40,7 @@ from worker.machine import machine
 
 CSV = ROOT.parent / "shared" / "data" / "chatbot_ko.csv"
 SEEDS = 5
-RANKINGS, HELDOUT, WRONG = 3000, 500, 3
+RANKINGS, HELDOUT, WRONG = 2000, 500, 3
 T95 = 2.776  # of Student's t with SEEDS - 1 degrees of freedom
 PRETRAIN = {
     "hidden_size": 128,
@@ -118,23 +120,28 @@ def run(folder: Path, arm: str, seed: int) -> dict[str, Any]:
 
 
 def ranked(seed: int) -> list[dict[str, Any]]:
-    """Rankings of a question's own answer above answers to other questions of its side of the split."""
+    """Rankings of a question's own answer above answers to other sorts of questions of its side of the split."""
     dialogues = read_dialogues(CSV, prompt="Q", response="A")
+    with CSV.open(encoding="utf-8-sig", newline="") as file:
+        sort_of = {(row["Q"].strip(), row["A"].strip()): row["label"].strip() for row in csv.DictReader(file)}
     chance = random.Random(seed)
     rows = []
     for split, count in (("train", RANKINGS), ("heldout", HELDOUT)):
         side = [dialogue for dialogue in dialogues if dialogue.is_heldout == (split == "heldout")]
+        answers: dict[str, list[str]] = {}
+        for dialogue in side:
+            answers.setdefault(sort_of[dialogue.prompt, dialogue.response], []).append(dialogue.response)
         for number, dialogue in enumerate(chance.sample(side, count)):
-            rows.append(_ranking(f"{split}-{number}", split, dialogue, side, chance))
+            own = sort_of[dialogue.prompt, dialogue.response]
+            others = [answer for sort, of in sorted(answers.items()) if sort != own for answer in of]
+            rows.append(_ranking(f"{split}-{number}", split, dialogue, others, chance))
     return rows
 
 
-def _ranking(
-    name: str, split: str, dialogue: Dialogue, others: Sequence[Dialogue], chance: random.Random
-) -> dict[str, Any]:
+def _ranking(name: str, split: str, dialogue: Dialogue, others: Sequence[str], chance: random.Random) -> dict[str, Any]:
     wrong: list[str] = []
     while len(wrong) < WRONG:
-        answer = chance.choice(others).response
+        answer = chance.choice(others)
         if answer not in (dialogue.response, *wrong):
             wrong.append(answer)
     return {
