@@ -13,7 +13,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test test-services check lint format messages loop proofs korean screenshots lock
+.PHONY: help run test test-slow test-services check lint format messages loop proofs korean screenshots lock
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -25,6 +25,9 @@ run: $(VENV)/worker.installed  ## set up, then serve the site with its workers: 
 test: $(VENV)/dev.installed  ## all tests but the proofs, in parallel
 	@.ci/need g++ chromium fonts-nanum gettext
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-slow: $(VENV)/dev.installed  ## the tests of modelzoo that `make test` leaves out: more trainers, spread over processes
+	$(PY) -m pytest -m slow modelzoo $(ARGS)
 
 test-services: $(VENV)/dev.installed  ## the tests of database, broker and journeys on PostgreSQL and Redis
 	@.ci/need g++ chromium fonts-nanum gettext postgresql redis-server

@@ -155,9 +155,9 @@ class TrainingConfig:
     )
     gradient_checkpointing: bool = param(False, "Compute layers again going back: less memory, slower.")
     sharding: str = param(
-        "auto",
-        "Spread weights and Adam over the processes of a run; auto: if each cannot hold them whole.",
-        choices=("auto", "always", "never"),
+        "if_needed",
+        "Spread weights and Adam over the processes of a run, if each cannot hold them whole.",
+        choices=("if_needed", "always", "never"),
     )
     precision: str = param("auto", "Of products; auto is bfloat16 on a GPU.", choices=("auto", "float32", "bfloat16"))
     checkpoint_every: int = param(

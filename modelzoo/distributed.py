@@ -14,7 +14,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,7 +23,9 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from modelzoo.progress import TrainingState
-from modelzoo.sharding import Sharding
+
+if TYPE_CHECKING:
+    from modelzoo.sharding import Sharding
 
 Item = TypeVar("Item")
 Model = TypeVar("Model", bound=nn.Module)
@@ -123,6 +125,8 @@ class Processes:
 
     def spread(self, state: TrainingState, frozen: Iterable[nn.Module] = ()) -> None:
         """Spread the weights of a run that begins, and what Adam will keep of them, over the processes."""
+        from modelzoo.sharding import Sharding  # what it needs of PyTorch takes seconds to import
+
         self._sharding = Sharding(self.device, self.size, self._most)
         self._sharding.spread(state)
         for model in frozen:

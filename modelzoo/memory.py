@@ -80,7 +80,7 @@ def _sharded(spec: Spec[Any], processes: int, *, fits: bool) -> bool:
     adapters = isinstance(spec.config, FineTuningConfig) and spec.config.lora_rank > 0
     if spec.config.sharding == "always":
         if adapters:
-            raise BadInput("sharding is for training all weights; with a lora_rank leave it at auto or never.")
+            raise BadInput("sharding is for training all weights; with a lora_rank leave it at if_needed or never.")
         return True
     return not fits and not adapters
 

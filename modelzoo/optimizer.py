@@ -7,7 +7,6 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from modelzoo.config import TrainingConfig
 
@@ -43,7 +42,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 def clip_gradients(model: nn.Module, max_norm: float, what: str) -> float:
     """Scale the gradients to at most `max_norm` and return the norm they had. Raises NonFinite."""
     total = torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
-    norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
+    norm = float(getattr(total, "full_tensor", lambda: total)())  # where gradients are spread over processes
     if not math.isfinite(norm):
         broken = (name for name, weight in model.named_parameters() if not _is_finite(weight.grad))
         raise NonFinite(f"the gradients of the {what} are not numbers any more (first {next(broken, 'in their sum')})")

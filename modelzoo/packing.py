@@ -10,7 +10,6 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 from modelzoo.batches import Example, Packed, length_of
 from modelzoo.transformer import Decoder
@@ -80,6 +79,8 @@ class Apart:
 
     def _in_one_kernel(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """FlashAttention for ragged sequences; it wants (T, heads, E)."""
+        from torch.nn.attention.varlen import varlen_attn  # takes seconds to import
+
         longest = max(self.lengths)
         mixed = varlen_attn(
             queries[0].transpose(0, 1),

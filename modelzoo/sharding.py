@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from modelzoo.progress import TrainingState
+from modelzoo.state import whole_tensor
 from modelzoo.transformer import RewardModel, Transformer
 
 NOTHING, JUDGE, LEARN, BACK = range(4)  # what may come next: no pass; one without gradients, one with, its way back
@@ -127,15 +127,3 @@ class _Announced(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         ctx.before_backward()
         return gradients[0], None
-
-
-def whole_tensor(tensor: Tensor) -> Tensor:
-    """All of a tensor, in every process."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def spread_like(tensor: Tensor, model: Tensor) -> Tensor:
-    """This process's part of a whole `tensor`, if `model` is such a part."""
-    if not isinstance(model, DTensor):
-        return tensor
-    return distribute_tensor(tensor.to(model.device), model.device_mesh, model.placements, src_data_rank=None)

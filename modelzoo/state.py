@@ -13,7 +13,6 @@ from torch import Tensor
 
 from modelzoo.checkpoint import CheckpointError, load_state, save_state
 from modelzoo.progress import TrainingState
-from modelzoo.sharding import spread_like, whole_tensor
 
 KEPT = 2  # the one before the newest is there for the day the newest is damaged
 
@@ -105,3 +104,19 @@ def _load_moments(optimizer: torch.optim.Optimizer, name: str, tensors: dict[str
             part = spread_like(tensor, model) if tensor.dim() else tensor  # the count of steps is each process's own
             values.setdefault(int(index), {})[moment] = part.clone()  # not a view of the file
     optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def whole_tensor(tensor: Tensor) -> Tensor:
+    """All of a tensor that is spread over the processes of a run, in each of them; any other as it is."""
+    whole: Tensor = getattr(tensor, "full_tensor", lambda: tensor)()
+    return whole
+
+
+def spread_like(tensor: Tensor, model: Tensor) -> Tensor:
+    """This process's part of a whole `tensor`, if `model` is such a part."""
+    if not hasattr(model, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor  # takes seconds to import
+
+    assert isinstance(model, DTensor)
+    return distribute_tensor(tensor.to(model.device), model.device_mesh, model.placements, src_data_rank=None)

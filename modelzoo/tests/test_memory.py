@@ -40,7 +40,12 @@ def held(train: Train, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[i
     def hold(stage: str, params: dict[str, Any], out: str) -> tuple[int, int]:
         states: list[TrainingState] = []
         begin = Run.begin
-        monkeypatch.setattr(Run, "begin", lambda run, state, *args: (states.append(state), begin(run, state, *args))[1])
+
+        def noted(run: Run[Any], state: TrainingState, *args: Any, **named: Any) -> None:
+            states.append(state)
+            begin(run, state, *args, **named)
+
+        monkeypatch.setattr(Run, "begin", noted)
         train(stage, params, out=out)
         monkeypatch.setattr(Run, "begin", begin)
         (state,) = states

@@ -7,16 +7,21 @@ numbers and addresses that they then had, and no Python of ours runs when they a
 import random
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from modelzoo.decoding import Decoding
 from modelzoo.replay import PLAIN, ReplayedDecoding, decoding_of
-from modelzoo.tests.test_decoding import assert_alike, model, text
+from modelzoo.tests.test_decoding import assert_alike, text
+from modelzoo.tests.test_variants import config, wilder
 from modelzoo.transformer import Transformer
 
-__all__ = ["model"]  # a fixture
+
+@pytest.fixture(params=["llama", "alibi", "mistral", "ALBERT"])  # biases by head and by window, layers that are one
+def model(request: pytest.FixtureRequest) -> Transformer:
+    return wilder(Transformer(config(request.param))).requires_grad_(False)
 
 
 class Recorder:

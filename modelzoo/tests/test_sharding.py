@@ -50,7 +50,12 @@ RAGGED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", RAGGED)
+QUICK = ("several passes, layers computed again", "three episodes, one at a time")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[] if case in QUICK else pytest.mark.slow) for case in RAGGED]
+)
 def test_however_ragged_the_shares_the_course_is_that_of_one_process(
     train: Train, start: Start, corpus: str, case: str
 ) -> None:
@@ -67,10 +72,10 @@ def test_however_ragged_the_shares_the_course_is_that_of_one_process(
 
 
 def test_killed_while_spread_a_run_resumes_to_the_same_bits(start: Start, tmp_path: Path) -> None:
-    params = {"episodes": 140, "batch_size": 4, "minibatch_size": 4, "checkpoint_every": 10, **ALWAYS}
+    params = {"episodes": 80, "batch_size": 4, "minibatch_size": 4, "checkpoint_every": 4, **ALWAYS}
     whole = start("ppo", "whole", params)
     first = start("ppo", "first", params)
-    wait_for_step(tmp_path / "first", 15)
+    wait_for_step(tmp_path / "first", 6)
     os.kill(processes_of(first)[1], signal.SIGKILL)
     assert first.wait(timeout=60) != 0
     assert not (tmp_path / "first" / "result.json").exists()  # as after any kill: a supervisor tries again
@@ -135,7 +140,9 @@ def spec(spec_of: Any, tmp_path: Path) -> Any:
     return write
 
 
-def test_auto_spreads_a_model_that_the_processes_cannot_hold_whole(spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_needed_spreads_a_model_that_the_processes_cannot_hold_whole(
+    spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cpu, needs = torch.device("cpu"), memory.estimate(spec()).certain
     told: list[str] = []
     for free, sharded in ((2.1 * needs, False), (1.9 * needs, True)):

@@ -10,6 +10,7 @@ import torch
 from django.utils import timezone
 
 from labeling.models import CompletionSet, Project, SamplingJob
+from modelzoo import native
 from modelzoo.sampler import Sampler
 from rlhf.models import ModelVersion
 from worker import leases, sampling
@@ -108,6 +109,21 @@ def test_files_that_are_not_as_registered_fail_with_what_to_do(
     assert job.state == State.FAILED
     assert words in job.error
     assert "Restore" in job.error
+
+
+def test_int8_weights_without_a_compiler_fail_with_what_to_do(
+    ask: Ask, settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings.SAMPLE_WEIGHTS = "int8"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native.library.cache_clear()
+    try:
+        (job,) = sample(ask("Hello"))
+    finally:
+        native.library.cache_clear()
+    assert job.state == State.FAILED
+    assert "“tiny” cannot be sampled from: int8 weights need a C++ compiler: install g++, or take float32" in job.error
 
 
 def test_an_archived_policy_fails_with_what_to_do(ask: Ask, version: ModelVersion) -> None:
