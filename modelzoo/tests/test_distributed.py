@@ -117,17 +117,25 @@ def test_when_the_first_process_is_killed_the_other_does_not_hang(start: Start, 
     assert not (tmp_path / "out" / "result.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("stage", "params", "step"),
+    [
+        ("reward", {"epochs": 25, "batch_size": 4, "checkpoint_every": 10}, 25),
+        ("ppo", {"episodes": 80, "minibatch_size": 4, "batch_size": 4, "checkpoint_every": 4, "sharding": "always"}, 6),
+    ],
+    ids=["whole in each", "spread over both"],
+)
 def test_when_another_process_is_killed_none_hangs_and_the_run_resumes_to_the_same_bits(
-    start: Start, tmp_path: Path
+    start: Start, tmp_path: Path, stage: str, params: dict[str, Any], step: int
 ) -> None:
-    params = {"epochs": 25, "batch_size": 4, "checkpoint_every": 10}
-    whole = start("reward", "whole", params)
-    first = start("reward", "first", params)
-    wait_for_step(tmp_path / "first", 25)
+    whole = start(stage, "whole", params)
+    first = start(stage, "first", params)
+    wait_for_step(tmp_path / "first", step)
     os.kill(processes_of(first)[1], signal.SIGKILL)
     assert first.wait(timeout=60) != 0
     assert not (tmp_path / "first" / "result.json").exists()  # as after any kill: a supervisor tries again
-    assert start("reward", "second", params, resume_from=[str(tmp_path / "first")]).wait(timeout=120) == 0
+    assert step_checkpoints([tmp_path / "first" / "checkpoints"])
+    assert start(stage, "second", params, resume_from=[str(tmp_path / "first")]).wait(timeout=120) == 0
     assert whole.wait(timeout=120) == 0
     assert_same_model(Finished(0, tmp_path / "whole"), Finished(0, tmp_path / "second"))
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ from modelzoo import memory
 from modelzoo.config import SFTConfig
 from modelzoo.memory import NotEnoughMemory, require_fitting
 from modelzoo.spec import BadInput, Spec, load_spec
-from modelzoo.state import step_checkpoints
 from modelzoo.tests.conftest import Finished, Train
-from modelzoo.tests.test_distributed import LAUNCHER, Start, processes_of, start
-from modelzoo.tests.test_resume import TEN_STEPS, assert_same_model, wait_for_step
+from modelzoo.tests.test_distributed import LAUNCHER, Start, start
+from modelzoo.tests.test_resume import TEN_STEPS
 
 __all__ = ["start"]  # a fixture
 
@@ -69,20 +67,6 @@ def test_however_ragged_the_shares_the_course_is_that_of_one_process(
     for ours, theirs in zip(done.metrics, one.metrics, strict=True):
         for name in theirs.keys() - {"seconds", "tokens_per_second"}:
             assert ours[name] == pytest.approx(theirs[name], rel=1e-5, abs=1e-6), (ours["step"], name)
-
-
-def test_killed_while_spread_a_run_resumes_to_the_same_bits(start: Start, tmp_path: Path) -> None:
-    params = {"episodes": 80, "batch_size": 4, "minibatch_size": 4, "checkpoint_every": 4, **ALWAYS}
-    whole = start("ppo", "whole", params)
-    first = start("ppo", "first", params)
-    wait_for_step(tmp_path / "first", 6)
-    os.kill(processes_of(first)[1], signal.SIGKILL)
-    assert first.wait(timeout=60) != 0
-    assert not (tmp_path / "first" / "result.json").exists()  # as after any kill: a supervisor tries again
-    assert step_checkpoints([tmp_path / "first" / "checkpoints"])
-    assert start("ppo", "second", params, resume_from=[str(tmp_path / "first")]).wait(timeout=120) == 0
-    assert whole.wait(timeout=120) == 0
-    assert_same_model(Finished(0, tmp_path / "whole"), Finished(0, tmp_path / "second"))
 
 
 HELD = """
