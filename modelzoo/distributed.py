@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # before a group is joined: as default arguments it would keep that one open to the end
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
@@ -118,8 +119,8 @@ class Processes:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
+        self._meet()
         with _alive():
-            self._meet()
             dist.all_gather_object(values, value)
         return values
 
@@ -142,8 +143,8 @@ class Processes:
             self._sharding.rest()
 
     def _add_up(self, tensor: Tensor) -> None:
+        self._meet()
         with _alive():
-            self._meet()
             dist.all_reduce(tensor)
 
     def _meet(self) -> None:

@@ -304,7 +304,8 @@ def execute(
         run = Run(load_spec(spec_path, stage, config_class), out, processes)
         if run.model_directory.exists():
             raise BadInput(f"{out} already holds a finished model; give a new folder.")
-        run.sharded = require_fitting(run.spec, run.device, processes.size, run.warn)
+        must_share = require_fitting(run.spec, run.device, processes.size, run.warn)
+        run.sharded = processes.any(must_share)  # each sees the free memory of its own card and moment
         with run.listening(supervised), run.mixed_precision():
             result["metrics"] = train(run)
         result.update(status="succeeded", model="model")

@@ -139,6 +139,26 @@ def test_if_needed_spreads_a_model_that_the_processes_cannot_hold_whole(
         require_fitting(spec(), cpu, 2, told.append)
 
 
+LITTLE_FREE = """
+import os, pathlib
+if os.environ.get("RANK") == "1":
+    read = pathlib.Path.read_text
+    def reading(path, *arguments, **named):
+        return "MemAvailable: {} kB" if str(path) == "/proc/meminfo" else read(path, *arguments, **named)
+    pathlib.Path.read_text = reading
+"""
+
+
+def test_processes_share_where_one_alone_finds_too_little_memory(
+    start: Start, spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = 1.5 * memory.estimate(spec()).certain / 1024
+    (tmp_path / "sitecustomize.py").write_text(LITTLE_FREE.format(int(free)))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert start("sft", "out", {"epochs": 1}).wait(timeout=120) == 0
+    assert "are spread over 2 processes" in (tmp_path / "out.log").read_text()
+
+
 def test_one_process_has_nobody_to_share_with(train: Train) -> None:
     assert train("sft", ALWAYS).code == 0
 
