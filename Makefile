@@ -32,7 +32,7 @@ test-slow: $(VENV)/dev.installed  ## the tests of modelzoo that `make test` leav
 test-services: $(VENV)/dev.installed  ## the tests of database, broker and journeys on PostgreSQL and Redis
 	@.ci/need g++ chromium fonts-nanum gettext postgresql redis-server
 	.ci/with-services env OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile \
-	  -m "not slow and (services or journey or not browser)" webapp labeling rlhf worker $(ARGS)
+	  -m "not slow and not once and (services or journey or not browser)" webapp labeling rlhf worker $(ARGS)
 
 check: lint test  ## the whole gate: lint, then the tests
 

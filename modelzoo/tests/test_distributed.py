@@ -67,7 +67,9 @@ def processes_of(launcher: "subprocess.Popen[bytes]") -> dict[int, int]:
 LONG = {"epochs": 400, "batch_size": 4, "checkpoint_every": 10}
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage", [pytest.param(stage, marks=pytest.mark.slow if stage in ("pretrain", "dpo") else []) for stage in STAGES]
+)
 def test_two_processes_take_the_same_course_as_one(train: Train, start: Start, corpus: str, stage: str) -> None:
     params = {**TEN_STEPS[stage], "adam_eps": 1e-3}  # the default turns rounding of tiny gradients into steps
     two = start(stage, "two", params)
@@ -121,7 +123,12 @@ def test_when_the_first_process_is_killed_the_other_does_not_hang(start: Start, 
     ("stage", "params", "step"),
     [
         ("reward", {"epochs": 25, "batch_size": 4, "checkpoint_every": 10}, 25),
-        ("ppo", {"episodes": 80, "minibatch_size": 4, "batch_size": 4, "checkpoint_every": 4, "sharding": "always"}, 6),
+        pytest.param(
+            "ppo",
+            {"episodes": 80, "minibatch_size": 4, "batch_size": 4, "checkpoint_every": 4, "sharding": "always"},
+            6,
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["whole in each", "spread over both"],
 )

@@ -20,6 +20,8 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from webapp.tests.teams import FOREIGN, populate
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = ("anonymous", "labeler", "curator", "ops", "admin")
 SIDES = ("own", "colleague", "foreign")

@@ -14,6 +14,8 @@ from modelzoo.checkpoint import verify
 from worker.korean import KOREAN, StepFailed, Training, open_project, promote_and_sample
 from worker.registry import register
 
+pytestmark = pytest.mark.once
+
 SMALL = dataclasses.replace(
     KOREAN,
     vocabulary=340,

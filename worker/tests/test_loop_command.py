@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from django.conf import settings
+
+pytestmark = pytest.mark.once  # its databases are its own
 
 MANAGE = [sys.executable, str(settings.BASE_DIR / "manage.py"), "loop"]
 
