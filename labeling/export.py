@@ -24,9 +24,10 @@ def pseudonym(user_id: int) -> str:
 
 
 def rankings(project: Project) -> Iterator[dict[str, Any]]:
-    """The current revision of every ranking, oldest first."""
+    """The current revision of every ranking that says what is better, oldest first."""
     answers = (
-        Answer.objects.filter(completion_set__project=project, current__isnull=False)
+        Answer.objects.trainable()
+        .filter(completion_set__project=project)
         .select_related("current", "completion_set__prompt")
         .prefetch_related("completion_set__completions")
         .order_by("pk")
@@ -79,12 +80,13 @@ def prompts(project: Project) -> Iterator[dict[str, Any]]:
 
 def ranking_count(project: Project) -> int:
     """How many rankings the project has so far: what schedules count."""
-    return Answer.objects.filter(completion_set__project=project).count()
+    return Answer.objects.trainable().filter(completion_set__project=project).count()
 
 
 def ranking_counts() -> dict[int, int]:
     """How many rankings each project (by key) has so far."""
-    counts = Answer.objects.order_by().values_list("completion_set__project").annotate(Count("pk"))
+    rankings = Answer.objects.trainable().order_by()
+    counts = rankings.values_list("completion_set__project").annotate(Count("pk"))
     return defaultdict(int, counts)
 
 
@@ -96,7 +98,7 @@ def projects(user: Any) -> ProjectQuerySet:
 def collected() -> dict[int, Counter[str]]:
     """What each project (by key) holds by now: how many "rankings", preferred "pairs" and "demonstrations"."""
     counts: dict[int, Counter[str]] = defaultdict(Counter)
-    tiers = Answer.objects.filter(current__isnull=False).values_list("completion_set__project", "current__tiers")
+    tiers = Answer.objects.trainable().values_list("completion_set__project", "current__tiers")
     for project, row in tiers.order_by().iterator(chunk_size=CHUNK):
         counts[project]["rankings"] += 1
         counts[project]["pairs"] += len(preferred_pairs(row))

@@ -1,10 +1,12 @@
 """What a ranking looks like, the checks it must pass, and the order it is shown in. Pure functions: no ORM."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.db.models import TextChoices
 from django.utils.translation import gettext_lazy as _
 
 from labeling.text import is_storable
@@ -30,13 +32,25 @@ FLAGS = {
 }
 
 
+class Verdict(TextChoices):
+    """What a labeler says of a whole set. Reward models learn from ranked sets alone."""
+
+    RANKED = "ranked", _("ranked")
+    NONE_ACCEPTABLE = "none_acceptable", _("none is acceptable")
+    CANNOT_JUDGE = "cannot_judge", _("cannot judge")
+
+
 @dataclass(frozen=True)
 class Ranking:
-    """`tiers[i]` is completion i's tier, 1 the best, without gaps; `ratings[i]` its rating or None."""
+    """`tiers[i]` is completion i's tier, 1 the best, without gaps; `ratings[i]` its rating or None.
+
+    Without the verdict that they are ranked, completions may stand in no tier at all: `tiers` is empty then.
+    """
 
     tiers: list[int]
     ratings: list[dict[str, Any] | None]
     note: str
+    verdict: Verdict = Verdict.RANKED
 
 
 def shown_order(k: int, seed: str) -> list[int]:
@@ -44,40 +58,69 @@ def shown_order(k: int, seed: str) -> list[int]:
     return random.Random(seed).sample(range(k), k)
 
 
-def clean_ranking(payload: Any, k: int, *, require_ratings: bool) -> Ranking:
-    """A complete ranking of `k` completions, or ValidationError saying what is missing."""
+def first_alike(texts: Sequence[str]) -> list[int]:
+    """For each text the index of the first that says the same, but for space around it: one's own where it is new."""
+    first: dict[str, int] = {}
+    return [first.setdefault(text.strip(), index) for index, text in enumerate(texts)]
+
+
+def clean_ranking(payload: Any, texts: Sequence[str], *, require_ratings: bool) -> Ranking:
+    """A complete ranking of completions with these texts, or ValidationError saying what is missing.
+
+    Completions with the same text stand in one tier, and one rating holds for all of them.
+    """
     if not isinstance(payload, dict):
         raise ValidationError(_("The ranking is not readable. Reload the page."))
-    tiers = payload.get("tiers")
-    if not isinstance(tiers, list) or len(tiers) != k:
-        raise ValidationError(_("Put all %(k)s completions in a tier."), params={"k": k})
-    missing = sum(tier is None for tier in tiers)
-    if missing:
-        raise ValidationError(
-            _("%(missing)s of %(k)s completions are in no tier yet."), params={"missing": missing, "k": k}
-        )
-    if any(isinstance(tier, bool) or not isinstance(tier, int) or not 1 <= tier <= k for tier in tiers):
-        raise ValidationError(_("A tier is a number from 1 to %(k)s."), params={"k": k})
-    # Tiers 2, 2, 5 say the same as 1, 1, 2: store the latter.
-    dense = {tier: position for position, tier in enumerate(sorted(set(tiers)), start=1)}
-    return Ranking(
-        tiers=[dense[tier] for tier in tiers],
-        ratings=_clean_ratings(payload.get("ratings"), k, require_ratings),
-        note=_clean_note(payload.get("note", "")),
-    )
-
-
-def _clean_ratings(ratings: Any, k: int, required: bool) -> list[dict[str, Any] | None]:
-    ratings = [None] * k if ratings is None else ratings
-    if not isinstance(ratings, list) or len(ratings) != k:
-        raise ValidationError(_("There must be one rating for each completion."))
-    cleaned = [_clean_rating(rating) for rating in ratings]
-    missing = sum(rating is None or rating["overall"] is None for rating in cleaned)
-    if required and missing:
+    k, alike = len(texts), first_alike(texts)
+    verdict = payload.get("verdict", Verdict.RANKED)
+    if verdict not in Verdict.values:
+        raise ValidationError(_("The verdict is not known. Reload the page."))
+    is_ranked = verdict == Verdict.RANKED
+    ratings = _shared(_clean_ratings(payload.get("ratings"), k), alike)
+    tiers = _clean_tiers(payload.get("tiers"), alike, is_required=is_ranked)
+    missing = sum(rating is None or rating["overall"] is None for rating in ratings)
+    if require_ratings and is_ranked and missing:
         raise ValidationError(
             _("%(missing)s of %(k)s completions are not rated yet (1 to 7)."), params={"missing": missing, "k": k}
         )
-    return cleaned
+    return Ranking(tiers, ratings, _clean_note(payload.get("note", "")), Verdict(verdict))
+
+
+def _clean_tiers(tiers: Any, alike: list[int], *, is_required: bool) -> list[int]:
+    """Tiers without gaps; where they are not required, an incomplete list counts as none."""
+    k = len(alike)
+    if not isinstance(tiers, list) or len(tiers) != k:
+        if is_required:
+            raise ValidationError(_("Put all %(k)s completions in a tier."), params={"k": k})
+        return []
+    if missing := sum(tier is None for tier in tiers):
+        if is_required:
+            raise ValidationError(
+                _("%(missing)s of %(k)s completions are in no tier yet."), params={"missing": missing, "k": k}
+            )
+        return []
+    if any(isinstance(tier, bool) or not isinstance(tier, int) or not 1 <= tier <= k for tier in tiers):
+        raise ValidationError(_("A tier is a number from 1 to %(k)s."), params={"k": k})
+    if any(tiers[index] != tiers[first] for index, first in enumerate(alike)):
+        raise ValidationError(_("Completions with the same text belong in the same tier."))
+    # Tiers 2, 2, 5 say the same as 1, 1, 2: store the latter.
+    dense = {tier: position for position, tier in enumerate(sorted(set(tiers)), start=1)}
+    return [dense[tier] for tier in tiers]
+
+
+def _shared(ratings: list[dict[str, Any] | None], alike: list[int]) -> list[dict[str, Any] | None]:
+    """What was said of a text, wherever it stands: the first rating among completions that are alike."""
+    said: dict[int, dict[str, Any] | None] = {}
+    for rating, first in zip(ratings, alike, strict=True):
+        said[first] = said.get(first) or rating
+    return [rating or said[first] for rating, first in zip(ratings, alike, strict=True)]
+
+
+def _clean_ratings(ratings: Any, k: int) -> list[dict[str, Any] | None]:
+    ratings = [None] * k if ratings is None else ratings
+    if not isinstance(ratings, list) or len(ratings) != k:
+        raise ValidationError(_("There must be one rating for each completion."))
+    return [_clean_rating(rating) for rating in ratings]
 
 
 def _clean_rating(rating: Any) -> dict[str, Any] | None:

@@ -2,7 +2,18 @@
 
 from django.urls import URLPattern, path
 
-from labeling.views import answers, desk, imports, instructions, projects, prompts, task, translations
+from labeling.views import (
+    answers,
+    desk,
+    imports,
+    instructions,
+    keys,
+    projects,
+    prompts,
+    reviews,
+    task,
+    translations,
+)
 
 urlpatterns: list[URLPattern] = [
     # For labelers
@@ -15,9 +26,15 @@ urlpatterns: list[URLPattern] = [
     path("task/<int:pk>/draft/", task.task_draft, name="task_draft"),
     path("task/<int:pk>/submit/", task.task_submit, name="task_submit"),
     path("task/<int:pk>/skip/", task.task_skip, name="task_skip"),
+    path("task/<int:pk>/undo/", task.task_undo, name="task_undo"),
+    path("keys/", keys.keys, name="keys"),
     path("answers/", answers.answer_list, name="answer_list"),
     path("answers/<int:pk>/", answers.answer, name="answer"),
     path("demonstrations/<int:pk>/", answers.demonstration, name="demonstration"),
+    path("answers/<int:pk>/change/", answers.answer_change, name="answer_change"),
+    path("answers/<int:pk>/amend/", answers.answer_amend, name="answer_amend"),
+    path("demonstrations/<int:pk>/change/", answers.demonstration_change, name="demonstration_change"),
+    path("demonstrations/<int:pk>/amend/", answers.demonstration_amend, name="demonstration_amend"),
     # For curators
     path("projects/", projects.project_list, name="project_list"),
     path("projects/new/", projects.project_new, name="project_new"),
@@ -41,6 +58,8 @@ urlpatterns: list[URLPattern] = [
     path("prompts/<int:pk>/k/", prompts.prompt_k, name="prompt_k"),
     path("prompts/<int:pk>/translate/<slug:language>/", translations.translation, name="translation"),
     path("prompts/<int:pk>/translate/<slug:language>/draft/", translations.translation_draft, name="translation_draft"),
+    path("projects/<slug:slug>/review/", reviews.review_list, name="review_list"),
+    path("reviews/<int:pk>/", reviews.review_add, name="review_add"),
     path("projects/<slug:slug>/imports/", imports.import_list, name="import_list"),
     path("imports/<int:pk>/", imports.import_page, name="import_page"),
     path("imports/<int:pk>/mapping/", imports.import_mapping, name="import_mapping"),

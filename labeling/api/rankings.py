@@ -15,6 +15,7 @@ class RevisionSerializer(serializers.ModelSerializer[Revision]):
         model = Revision
         fields = [
             "number",
+            "verdict",
             "tiers",
             "ratings",
             "shown_order",

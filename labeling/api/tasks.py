@@ -16,7 +16,7 @@ from labeling.api.rankings import JudgedCompletionSerializer, RankingSerializer
 from labeling.models import Answer, Demonstration, Draft, Project, Slot
 from labeling.models.demonstration import MAX_DEMONSTRATION_CHARACTERS
 from labeling.models.project import MAX_K
-from labeling.rankings import FLAGS, LIKERT, MAX_NOTE_CHARACTERS
+from labeling.rankings import FLAGS, LIKERT, MAX_NOTE_CHARACTERS, Verdict
 
 
 @extend_schema_field(int)
@@ -94,10 +94,15 @@ class SubmissionSerializer(serializers.Serializer[Any]):
 
 
 class RankingSubmissionSerializer(SubmissionSerializer):
+    verdict = serializers.ChoiceField(
+        choices=Verdict.choices, default=Verdict.RANKED, help_text="Only a ranking needs tiers and ratings."
+    )
     tiers = serializers.ListField(
         child=serializers.IntegerField(min_value=1, max_value=MAX_K),
         max_length=MAX_K,
-        help_text="tiers[i] is the tier of the completion with index i; 1 is best, equal numbers are tied.",
+        required=False,
+        help_text="tiers[i] is the tier of the completion with index i; 1 is best, equal numbers are tied. Completions "
+        "with the same text belong in the same tier.",
     )
     ratings = serializers.ListField(child=RatingSerializer(allow_null=True), max_length=MAX_K, required=False)
     note = serializers.CharField(max_length=MAX_NOTE_CHARACTERS, allow_blank=True, required=False)
@@ -152,6 +157,14 @@ class TaskViewSet(mixins.RetrieveModelMixin, viewsets.GenericViewSet[Slot]):
         """Hand the task back; it is not offered to you again."""
         self.get_object().skip(asker(request), self._checked(SkipSerializer)["reason"])
         return Response(status=204)
+
+    @extend_schema(request=None, responses={200: TaskSerializer, 409: STALE})
+    @action(detail=True, methods=["post"])
+    def take_back(self, request: Request, pk: str) -> Response:
+        """Within half a minute, make what you handed in a draft again."""
+        slot = self.get_object()
+        slot.take_back(asker(request))
+        return Response(self.get_serializer(self.get_object()).data)
 
     @extend_schema(request=RankingSubmissionSerializer, responses={201: RankingSerializer, 409: STALE})
     @action(detail=True, methods=["post"])

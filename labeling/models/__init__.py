@@ -8,6 +8,7 @@ from labeling.models.importing import Import
 from labeling.models.outlook import Outlook
 from labeling.models.project import InstructionVersion, Project
 from labeling.models.prompt import Prompt
+from labeling.models.review import Review
 from labeling.models.slot import Skip, Slot, StaleAssignment
 from labeling.models.translation import StaleTranslation, Translation
 from labeling.models.user import Role, User
@@ -26,6 +27,7 @@ __all__ = [
     "Outlook",
     "Project",
     "Prompt",
+    "Review",
     "Revision",
     "Role",
     "SampledCompletion",

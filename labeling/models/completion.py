@@ -1,6 +1,7 @@
 """Sets of K completions of one prompt, sampled by a policy, and the job that samples them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Self, TypedDict
 
@@ -12,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from labeling.models.project import Project
 from labeling.models.prompt import BATCH, Prompt
+from labeling.rankings import LETTERS, first_alike
 from worker.jobs import Job, JobQuerySet
 
 PATIENCE = timedelta(minutes=3)
@@ -136,6 +138,11 @@ class CompletionSet(models.Model):
     def __str__(self) -> str:
         return f"{self.k} × {self.prompt}"
 
+    @property
+    def texts(self) -> list[str]:
+        """What the completions say, by index."""
+        return [completion.text for completion in self.completions.all()]
+
     @transaction.atomic
     def close_or_reopen(self) -> None:
         """Closed is a set in which every place is filled, ready is one with a place left."""
@@ -176,6 +183,33 @@ class Completion(models.Model):
         if self.pk:
             raise TypeError("A completion is never changed once it is stored.")
         super().save(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class ShownGroup:
+    """Completions with one text, which labelers judge as one; `also` names those behind the first."""
+
+    letter: str
+    completion: Completion
+    indices: list[int]
+    also: str
+
+
+def shown_groups(completions: Sequence[Completion]) -> list[ShownGroup]:
+    """Groups of equal texts, in the order in which each is first shown."""
+    alike = first_alike([completion.text for completion in completions])
+    groups = []
+    for first in dict.fromkeys(alike):
+        members = [place for place, same in enumerate(alike) if same == first]
+        groups.append(
+            ShownGroup(
+                letter=LETTERS[first],
+                completion=completions[first],
+                indices=[completions[place].index for place in members],
+                also=", ".join(LETTERS[place] for place in members[1:]),
+            )
+        )
+    return groups
 
 
 class SamplingJobQuerySet(JobQuerySet):

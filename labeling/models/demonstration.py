@@ -36,15 +36,27 @@ def clean_demonstration(text: Any) -> str:
 class DemonstrationQuerySet(models.QuerySet["Demonstration"]):
     def visible_to(self, user: Any) -> Self:
         """Labelers see their own; curators and ops those of their projects."""
-        seen = self.filter(prompt__project__in=Project.objects.visible_to(user))
+        seen = self.standing().filter(prompt__project__in=Project.objects.visible_to(user))
         return seen if user.has_role("curator", "ops", "admin") else seen.filter(author=user)
 
+    def standing(self) -> Self:
+        """Imported, or handed in and not taken back."""
+        return self.filter(models.Q(origin=Demonstration.Origin.IMPORTED) | models.Q(slot__isnull=False))
+
+    def amendable_by(self, user: Any) -> Self:
+        """Labelers change their own demonstrations, curators all of their projects."""
+        standing = self.standing()
+        own = standing.filter(author=user, prompt__project__in=Project.objects.labeled_by(user))
+        return own | standing.filter(prompt__project__in=Project.objects.curated_by(user))
+
     def usable(self) -> Self:
-        """What may be trained on: all that labelers wrote, and imports whose prompt somebody approved."""
+        """What may be trained on: all that labelers wrote, but for what was returned to them, and imports whose prompt
+        somebody approved."""
         was_approved = models.Q(prompt__state=Prompt.State.APPROVED) | models.Q(
             prompt__state=Prompt.State.RETIRED, prompt__approved_by__isnull=False
         )
-        return self.filter(models.Q(origin=Demonstration.Origin.LABELER) | was_approved)
+        returned = models.Q(slot__review_state=Slot.ReviewState.RETURNED)
+        return self.standing().exclude(returned).filter(models.Q(origin=Demonstration.Origin.LABELER) | was_approved)
 
     @transaction.atomic
     def submit(self, slot: Slot, labeler: User, payload: Any, key: uuid.UUID) -> "Demonstration":
@@ -70,10 +82,11 @@ class DemonstrationQuerySet(models.QuerySet["Demonstration"]):
             raise
         if DemonstrationRevision.objects.filter(key=key).exists():
             raise ValidationError(_("This page was used for another task. Reload it."))
-        demonstration = self.create(
-            prompt=slot.prompt, slot=slot, author=labeler, origin=Demonstration.Origin.LABELER, text=text
+        # One that was taken back is handed in anew, with all its revisions.
+        demonstration, _is_new = self.update_or_create(
+            prompt=slot.prompt, author=labeler, origin=Demonstration.Origin.LABELER, defaults={"slot": slot}
         )
-        demonstration.revisions.create(number=1, key=key, text=text, **label)
+        demonstration.append(text, key=key, **label)
         return demonstration
 
     @transaction.atomic
@@ -137,12 +150,47 @@ class Demonstration(models.Model):
     def get_absolute_url(self) -> str:
         return reverse("demonstration", args=[self.pk])
 
+    def append(self, text: str, **fields: Any) -> "DemonstrationRevision":
+        """Make `text` the current revision; earlier ones stay."""
+        revision = self.revisions.create(number=self.revisions.count() + 1, text=text, **fields)
+        Demonstration.objects.filter(pk=self.pk).update(text=text)
+        self.text = text
+        return revision
+
+    @transaction.atomic
+    def amend(self, by: User, payload: Any, key: uuid.UUID, stands_on: Any) -> "DemonstrationRevision":
+        """A new revision over revision number `stands_on`; the same `key` again returns the one that is there.
+
+        Raises ValidationError for an empty or overlong text, or where somebody else was faster.
+        """
+        if done := self.revisions.filter(key=key).first():
+            return done
+        text = clean_demonstration(payload.get("text") if isinstance(payload, dict) else None)
+        Demonstration.objects.select_for_update(of=("self",)).get(pk=self.pk)
+        if self.newest.number != stands_on or DemonstrationRevision.objects.filter(key=key).exists():
+            raise ValidationError(_("This was changed in the meantime. Reload the page to see how it stands."))
+        label = self.slot.clean_label(payload) if self.slot else {}
+        revision = self.append(text, key=key, editor=None if by == self.author else by, **label)
+        if self.slot:
+            self.slot.changed_by(by)
+        return revision
+
+    def as_work(self) -> dict[str, Any]:
+        """The current revision as the page keeps unfinished work."""
+        return {"text": self.text, "active_seconds": self.newest.active_seconds}
+
+    @property
+    def newest(self) -> "DemonstrationRevision":
+        return self.revisions.order_by("number").last()  # type: ignore[return-value]
+
 
 class DemonstrationRevision(models.Model):
     demonstration = models.ForeignKey(Demonstration, on_delete=models.PROTECT, related_name="revisions")
     number = models.PositiveSmallIntegerField()
     key = models.UUIDField(unique=True)
     text = models.TextField()
+    editor = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+")
+    """Who amended it; empty where it was its author."""
     active_seconds = models.FloatField(default=0)
     instruction_version = models.PositiveIntegerField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)

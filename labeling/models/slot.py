@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any, Self
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import IntegrityError, models, transaction
-from django.db.models import Exists, F, OuterRef, Q
+from django.db.models import Exists, F, Max, OuterRef, Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext as translate
 from django.utils.translation import gettext_lazy as _
 
-from labeling.models.completion import Completion, CompletionSet
+from labeling.models.completion import Completion, CompletionSet, ShownGroup, shown_groups
+from labeling.models.places import PlaceQuerySet
 from labeling.models.project import Project
-from labeling.models.prompt import BATCH, Prompt
+from labeling.models.prompt import Prompt
 from labeling.models.user import User
 from labeling.rankings import shown_order
 from labeling.text import is_storable
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from labeling.models.draft import Draft, DraftQuerySet
 
 LEASE = timedelta(minutes=15)
+UNDO = timedelta(seconds=30)
 CANDIDATES = 20
+MOST_ASKED = 3  # labelers who cannot judge a set, for each of whom somebody else is asked
 
 
 class StaleAssignment(Exception):
@@ -45,10 +48,7 @@ class StaleAssignment(Exception):
         """Whether the labeler has handed in this very task before."""
 
 
-class SlotQuerySet(models.QuerySet["Slot"]):
-    def open(self) -> Self:
-        return self.filter(state=Slot.State.OPEN)
-
+class SlotQuerySet(PlaceQuerySet):
     def abandoned(self) -> Self:
         """Leased to someone whose lease ran out."""
         return self.filter(state=Slot.State.LEASED, lease_until__lt=Now())
@@ -80,59 +80,19 @@ class SlotQuerySet(models.QuerySet["Slot"]):
     def answered_by(self, labeler: User) -> Self:
         return self.filter(state=Slot.State.ANSWERED, labeler=labeler)
 
+    def just_answered_by(self, labeler: User) -> Self:
+        """What `labeler` can still take back, the newest first."""
+        fresh = self.answered_by(labeler).filter(answered_at__gte=Now() - UNDO, review_state=Slot.ReviewState.NONE)
+        return fresh.order_by("-answered_at", "-pk")
+
+    def returned_to(self, labeler: User) -> Self:
+        """What reviewers want `labeler` to change."""
+        return self.answered_by(labeler).filter(review_state=Slot.ReviewState.RETURNED)
+
     def with_labels(self) -> Self:
         """Answered slots with what was said in them, newest first."""
         labels = self.select_related("project", "prompt", "answer__current", "demonstration")
         return labels.order_by("-answered_at", "-pk")
-
-    def open_places(self, completion_set: CompletionSet) -> None:
-        """As many slots for rankings of a set as the project asks for; those there stay."""
-        self._open(
-            Slot(
-                project=completion_set.project,
-                task_type=Slot.TaskType.RANKING,
-                prompt=completion_set.prompt,
-                completion_set=completion_set,
-                ordinal=ordinal,
-            )
-            for ordinal in range(completion_set.project.ranking_overlap)
-        )
-
-    def open_demonstrations(self, prompts: Iterable[Prompt]) -> None:
-        """As many slots for demonstrations of each of `prompts` as are wanted; those there stay."""
-        self._open(
-            Slot(project=prompt.project, task_type=Slot.TaskType.DEMONSTRATION, prompt=prompt, ordinal=ordinal)
-            for prompt in prompts
-            for ordinal in range(prompt.demonstrations_wanted)
-        )
-
-    def _open(self, slots: "Iterable[Slot]") -> None:
-        self.model.objects.bulk_create(slots, ignore_conflicts=True, batch_size=BATCH)
-
-    @transaction.atomic
-    def withdraw(self) -> None:
-        """Delete the open slots of the query. One leased in this very moment stays: somebody has it."""
-        keys = list(self.open().values_list("pk", flat=True))
-        for start in range(0, len(keys), BATCH):
-            batch = self.model.objects.open().filter(pk__in=keys[start : start + BATCH])
-            locked = list(batch.select_for_update().values_list("pk", flat=True))
-            self.model.objects.filter(pk__in=locked).delete()
-
-    @transaction.atomic
-    def match_overlap(self, project: Project) -> None:
-        """After a change of the project's overlap: open the places that are missing, withdraw open ones too many."""
-        project = Project.objects.filter(pk=project.pk).lock().get()
-        ranked = project.completion_sets.ranked().select_related("project", "prompt")
-        for completion_set in ranked.iterator():
-            self.open_places(completion_set)
-        prompts = project.prompts.approved().select_related("project")
-        self.open_demonstrations(prompts.exclude(demonstrations__origin="imported"))
-        too_many = Q(task_type=Slot.TaskType.RANKING, ordinal__gte=project.ranking_overlap)
-        if project.demonstration_overlap:
-            too_many |= Q(task_type=Slot.TaskType.DEMONSTRATION, ordinal__gte=project.demonstration_overlap)
-        self.model.objects.filter(too_many, project=project).withdraw()
-        for completion_set in ranked.iterator():
-            completion_set.close_or_reopen()
 
     def claim_next(self, project: Project, labeler: User, task_type: str | None = None) -> "Slot | None":
         """The slot `labeler` is at work on in `project`, else a fresh one, leased; None where nothing is left for them.
@@ -198,6 +158,12 @@ class Slot(models.Model):
         LEASED = "leased", _("in work")
         ANSWERED = "answered", _("answered")
 
+    class ReviewState(models.TextChoices):
+        NONE = "", _("not reviewed")
+        RETURNED = "returned", _("returned")
+        CHANGED = "changed", _("changed after its return")
+        ACCEPTED = "accepted", _("accepted")
+
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="slots")
     task_type = models.CharField(max_length=14, choices=TaskType)
     prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="slots")
@@ -209,6 +175,7 @@ class Slot(models.Model):
     lease_until = models.DateTimeField(null=True)
     leased_at = models.DateTimeField(null=True)
     answered_at = models.DateTimeField(null=True)
+    review_state = models.CharField(max_length=8, choices=ReviewState, default=ReviewState.NONE, blank=True)
     fence = models.PositiveIntegerField(default=0)
 
     objects = SlotQuerySet.as_manager()
@@ -253,6 +220,7 @@ class Slot(models.Model):
         indexes = [
             models.Index(fields=["project", "state", "task_type", "ordinal"]),
             models.Index(fields=["labeler", "state", "answered_at"]),
+            models.Index(fields=["project", "state", "review_state", "answered_at"], name="slots_to_review"),
         ]
 
     def __str__(self) -> str:
@@ -290,6 +258,49 @@ class Slot(models.Model):
             raise self.stale(labeler)
         self.state = self.State.ANSWERED
         self._drafts(labeler).delete()
+
+    @transaction.atomic
+    def take_back(self, labeler: User) -> None:
+        """Make what `labeler` handed in a moment ago unfinished work again: a draft, in a task that they hold.
+
+        The task of this kind that they were given since goes back, its draft stays. Raises StaleAssignment after UNDO.
+        """
+        since = Slot.objects.filter(project=self.project_id, task_type=self.task_type).held_by(labeler)
+        since.update(state=self.State.OPEN, labeler=None, lease_until=None, leased_at=None)
+        if not Slot.objects.filter(pk__in=Slot.objects.just_answered_by(labeler).values("pk"), pk=self.pk).update(
+            state=self.State.LEASED,
+            answered_at=None,
+            leased_at=Now(),
+            lease_until=Now() + LEASE,
+            fence=F("fence") + 1,
+        ):
+            raise StaleAssignment(translate("It is too late to take this back. Open it and change it instead."))
+        label = self.label
+        type(label).objects.filter(pk=label.pk).update(slot=None)
+        self.drafts.keep(self, labeler, label.as_work(), None)
+        if self.completion_set:
+            self.completion_set.close_or_reopen()
+
+    def changed_by(self, person: User) -> None:
+        """What a returned task needs is a new look, once its labeler has changed it."""
+        returned = Slot.objects.filter(pk=self.pk, labeler=person, review_state=self.ReviewState.RETURNED)
+        returned.update(review_state=self.ReviewState.CHANGED)
+
+    def ask_another(self) -> None:
+        """Open one more place of this piece, for somebody who can judge it; after three who cannot, no more."""
+        places = Slot.objects.filter(completion_set=self.completion_set, prompt=self.prompt, repeat=self.repeat)
+        cannot = places.filter(answer__current__verdict="cannot_judge").count()
+        if cannot > MOST_ASKED:
+            return
+        last = places.aggregate(last=Max("ordinal"))["last"]
+        Slot.objects.create(
+            project=self.project,
+            task_type=self.task_type,
+            prompt=self.prompt,
+            completion_set=self.completion_set,
+            repeat=self.repeat,
+            ordinal=last + 1,
+        )
 
     def stale(self, labeler: User) -> StaleAssignment:
         """Why this slot is not `labeler`'s to work on."""
@@ -343,6 +354,11 @@ class Slot(models.Model):
         assert self.completion_set is not None  # rankings_have_a_set
         completions = list(self.completion_set.completions.all())
         return [completions[index] for index in self.shown_order]
+
+    @property
+    def shown_groups(self) -> list[ShownGroup]:
+        """The same, with completions that say the same text together, as one card."""
+        return shown_groups(self.shown_completions)
 
     @property
     def label(self) -> "Answer | Demonstration":

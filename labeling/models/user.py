@@ -24,6 +24,11 @@ class User(AbstractUser):
 
     language = models.CharField(_("language of the pages"), max_length=8, blank=True)
     theme = models.CharField(_("appearance"), max_length=8, choices=Theme, default=Theme.AUTO)
+    keys = models.JSONField(default=dict, blank=True, editable=False)
+    """Keys of the task pages, by action, where they differ from the defaults: see labeling/keys.py."""
+    single_keys = models.BooleanField(
+        _("single keys act on the task pages"), default=True, help_text=_("Those with Ctrl or Alt always do.")
+    )
 
     @cached_property
     def roles(self) -> frozenset[str]:

@@ -110,7 +110,7 @@ def drag(page: Page, handle: Any, target: Any) -> None:
 def test_text_is_no_handle(visit: Visit, project: Project, completion_set: CompletionSet, alice: User) -> None:
     page, _slot = open_task(visit, alice, project, viewport={"width": 1600, "height": 1400})
     rate_all(page)
-    drag(page, card(page, "A").locator(".text"), tier(page, 1))
+    drag(page, card(page, "A").locator(".said"), tier(page, 1))
     expect(tier(page, 1).locator(".completion")).to_have_count(0)
 
 

@@ -9,20 +9,22 @@ from labeling.pairs import preferred_pairs, tied_pairs
 from labeling.rankings import FLAGS, clean_ranking, shown_order
 from labeling.tests.rows import ranking
 
+TEXTS = [f"completion {number}" for number in range(9)]
+
 
 def refusal(payload: object, k: int = 4, require_ratings: bool = True) -> str:
     with pytest.raises(ValidationError) as refused:
-        clean_ranking(payload, k, require_ratings=require_ratings)
+        clean_ranking(payload, TEXTS[:k], require_ratings=require_ratings)
     return str(refused.value.messages[0])
 
 
 def test_gaps_between_tiers_are_closed() -> None:
-    assert clean_ranking(ranking([4, 2, 4, 2]), 4, require_ratings=True).tiers == [2, 1, 2, 1]
+    assert clean_ranking(ranking([4, 2, 4, 2]), TEXTS[:4], require_ratings=True).tiers == [2, 1, 2, 1]
 
 
 @given(st.lists(st.integers(1, 9), min_size=9, max_size=9))
 def test_closing_gaps_keeps_every_comparison(tiers: list[int]) -> None:
-    cleaned = clean_ranking(ranking(list(tiers)), 9, require_ratings=True).tiers
+    cleaned = clean_ranking(ranking(list(tiers)), TEXTS[:9], require_ratings=True).tiers
     assert preferred_pairs(cleaned) == preferred_pairs(tiers)
     assert sorted(set(cleaned)) == list(range(1, len(set(tiers)) + 1))
 
@@ -35,7 +37,7 @@ def test_every_pair_is_either_preferred_or_tied(tiers: list[int]) -> None:
 
 
 def test_all_in_one_tier_is_a_ranking_without_pairs() -> None:
-    assert preferred_pairs(clean_ranking(ranking([3, 3, 3, 3]), 4, require_ratings=True).tiers) == []
+    assert preferred_pairs(clean_ranking(ranking([3, 3, 3, 3]), TEXTS[:4], require_ratings=True).tiers) == []
 
 
 def test_incomplete_ranking_says_how_many_are_missing() -> None:
@@ -65,7 +67,7 @@ def test_unrated_completions_are_counted() -> None:
 
 
 def test_ratings_may_be_left_out_where_the_project_says_so() -> None:
-    cleaned = clean_ranking({"tiers": [1, 2, 3, 4]}, 4, require_ratings=False)
+    cleaned = clean_ranking({"tiers": [1, 2, 3, 4]}, TEXTS[:4], require_ratings=False)
     assert cleaned.ratings == [None] * 4
 
 
@@ -84,7 +86,7 @@ def test_unknown_flags_are_refused(flags: object) -> None:
 def test_flags_are_stored_once_and_in_the_papers_order() -> None:
     payload = ranking([1, 2, 3, 4])
     payload["ratings"][0]["flags"] = ["opinion", "hallucination", "opinion"]
-    cleaned = clean_ranking(payload, 4, require_ratings=True)
+    cleaned = clean_ranking(payload, TEXTS[:4], require_ratings=True)
     assert cleaned.ratings[0] is not None
     assert cleaned.ratings[0]["flags"] == ["hallucination", "opinion"]
     assert len(FLAGS) == 11

@@ -1,18 +1,23 @@
 """The labeler's desk: the way to the next task, and what a project asks for."""
 
+import math
+from typing import Any
+
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.http import urlencode
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from labeling import markdown
-from labeling.models import Outlook, Project, Slot
+from labeling.models import Outlook, Project, Slot, User
+from labeling.models.slot import UNDO
 from labeling.roles import labels, person
 
 RECENT = 8
@@ -26,7 +31,13 @@ def desk(request: HttpRequest) -> HttpResponse:
     recent = Slot.objects.answered_by(person(request)).with_labels()[:RECENT]
     outlooks = [Outlook.of(project, person(request)) for project in projects]
     outlooks.sort(key=lambda outlook: not outlook.has_work)
-    context = {"outlooks": outlooks, "recent": recent, "section": "desk"}
+    context = {
+        "outlooks": outlooks,
+        "recent": recent,
+        "returned": Slot.objects.returned_to(person(request)).with_labels().prefetch_related("reviews"),
+        "undo": undoable(person(request)),
+        "section": "desk",
+    }
     return TemplateResponse(request, "labeling/desk.html", context)
 
 
@@ -50,6 +61,15 @@ def next_task(request: HttpRequest, slug: str) -> HttpResponse:
         return redirect(task_address(slot, only))
     messages.info(request, _("Nothing is left for you there at the moment."))
     return redirect("desk")
+
+
+def undoable(labeler: User) -> dict[str, Any] | None:
+    """What the labeler handed in a moment ago, and for how many seconds they can still take it back."""
+    slot = Slot.objects.just_answered_by(labeler).first()
+    if slot is None or slot.answered_at is None:
+        return None
+    left = (slot.answered_at + UNDO - timezone.now()).total_seconds()
+    return {"url": reverse("task_undo", args=[slot.pk]), "seconds": max(1, math.ceil(left))}
 
 
 def task_address(slot: Slot, only: str | None) -> str:

@@ -17,7 +17,15 @@ View = Callable[..., HttpResponse]
 
 def labels_by_script(view: View) -> View:
     """For people with the labeler's role. What the domain refuses comes back with a code that the script knows."""
+    return _by_script(view, Role.LABELER)
 
+
+def judges_by_script(view: View) -> View:
+    """The same for labelers and those who review them."""
+    return _by_script(view, Role.LABELER, Role.CURATOR, Role.ADMIN)
+
+
+def _by_script(view: View, *roles: Role) -> View:
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         if not isinstance(request.user, User):
@@ -25,7 +33,7 @@ def labels_by_script(view: View) -> View:
                 "You were logged out. Log in again in another tab, then go on here: your work stays on this page."
             )
             return _refusal(401, "signed_out", words, url=reverse("login"))
-        if not request.user.has_role(Role.LABELER):
+        if not request.user.has_role(*roles):
             return _refusal(403, "forbidden", _("Your account does not have the labeler's role. Ask an admin."))
         try:
             return view(request, *args, **kwargs)
@@ -52,6 +60,14 @@ def read_json(request: HttpRequest) -> Any:
         return json.loads(request.body, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise ValidationError(_("The request is not readable. Reload the page.")) from error
+
+
+def read_object(request: HttpRequest) -> dict[str, Any]:
+    """The body of a request as a JSON object."""
+    sent = read_json(request)
+    if not isinstance(sent, dict):
+        raise ValidationError(_("The request is not readable. Reload the page."))
+    return sent
 
 
 def _refuse(constant: str) -> NoReturn:

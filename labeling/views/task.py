@@ -12,13 +12,14 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
+from labeling.keys import ACTIONS, BOARD, RATE, WRITE, keymap, words
 from labeling.languages import language_name
 from labeling.models import Answer, Demonstration, Draft, Slot
 from labeling.models.demonstration import MAX_DEMONSTRATION_CHARACTERS
-from labeling.rankings import FLAGS, LETTERS, LIKERT, MAX_NOTE_CHARACTERS
+from labeling.rankings import FLAGS, LIKERT, MAX_NOTE_CHARACTERS
 from labeling.roles import labels, person
-from labeling.views.desk import task_address
-from labeling.views.json_actions import labels_by_script, read_json
+from labeling.views.desk import task_address, undoable
+from labeling.views.json_actions import labels_by_script, read_object
 
 
 @require_GET
@@ -34,18 +35,33 @@ def task(request: HttpRequest, pk: int) -> HttpResponse:
         left = Draft.objects.filter(slot=pk, labeler=person(request)).first()
         context: dict[str, Any] = {"draft": left, "page": {"storageKey": _storage_key(request, pk)}, "section": "desk"}
         return TemplateResponse(request, "labeling/task_gone.html", context, status=404)
-    context = {
+    return work_page(request, slot, _page_data(request, slot), undo=undoable(person(request)))
+
+
+def work_page(request: HttpRequest, slot: Slot, page: dict[str, Any], **context: Any) -> HttpResponse:
+    """The page on which a slot's completions are ranked, or its prompt is answered."""
+    user = person(request)
+    keys = keymap(user.keys)
+    context |= {
         "slot": slot,
-        "page": _page_data(request, slot),
+        "page": page | {"keys": keys, "singleKeys": user.single_keys, "instructionVersion": slot.instruction_version},
+        "keys": [(keys[action.name], words(action), action.pages) for action in ACTIONS],
         "section": "desk",
     }
     if slot.task_type == Slot.TaskType.DEMONSTRATION:
-        context |= {"limit": MAX_DEMONSTRATION_CHARACTERS, "language": language_name(slot.prompt.language)}
+        context |= {
+            "page_kind": WRITE,
+            "limit": MAX_DEMONSTRATION_CHARACTERS,
+            "language": language_name(slot.prompt.language),
+        }
         return TemplateResponse(request, "labeling/task_demonstration.html", context)
-    completions = slot.shown_completions
+    groups = slot.shown_groups
     context |= {
-        "completions": list(zip(LETTERS, completions, strict=False)),
-        "tiers": range(1, len(completions) + 1),
+        "page_kind": RATE,
+        "board": BOARD,
+        "groups": groups,
+        "k": sum(len(group.indices) for group in groups),
+        "tiers": range(1, len(groups) + 1),
         "marks": LIKERT,
         "flags": FLAGS.items() if slot.project.use_flags else (),
         "note_limit": MAX_NOTE_CHARACTERS,
@@ -57,7 +73,7 @@ def task(request: HttpRequest, pk: int) -> HttpResponse:
 @labels_by_script
 def task_draft(request: HttpRequest, pk: int) -> HttpResponse:
     """Keep unfinished work."""
-    sent = _object(request)
+    sent = read_object(request)
     version = sent.get("version")
     if version is not None and (isinstance(version, bool) or not isinstance(version, int)):
         raise ValidationError(_("The draft is not readable. Reload the page."))
@@ -70,7 +86,7 @@ def task_draft(request: HttpRequest, pk: int) -> HttpResponse:
 @labels_by_script
 def task_submit(request: HttpRequest, pk: int) -> HttpResponse:
     """Hand in, and say where to go next."""
-    sent = _object(request)
+    sent = read_object(request)
     try:
         key = uuid.UUID(str(sent.get("key")))
     except ValueError as error:
@@ -86,20 +102,22 @@ def task_submit(request: HttpRequest, pk: int) -> HttpResponse:
 def task_skip(request: HttpRequest, pk: int) -> HttpResponse:
     """Hand the task back, and say where to go next."""
     slot = get_object_or_404(_own(request), pk=pk)
-    slot.skip(person(request), str(_object(request).get("reason") or ""))
+    slot.skip(person(request), str(read_object(request).get("reason") or ""))
     return _on_to_next(request, slot)
+
+
+@require_POST
+@labels_by_script
+def task_undo(request: HttpRequest, pk: int) -> HttpResponse:
+    """Take back what was handed in a moment ago, and go back to it."""
+    slot = get_object_or_404(_own(request), pk=pk)
+    slot.take_back(person(request))
+    return JsonResponse({"next": reverse("task", args=[slot.pk])})
 
 
 def _own(request: HttpRequest) -> Any:
     """Tasks that are, or were last, the labeler's. Of others they learn nothing."""
     return Slot.objects.filter(labeler=person(request)).select_related("project", "prompt", "completion_set")
-
-
-def _object(request: HttpRequest) -> dict[str, Any]:
-    sent = read_json(request)
-    if not isinstance(sent, dict):
-        raise ValidationError(_("The request is not readable. Reload the page."))
-    return sent
 
 
 def _on_to_next(request: HttpRequest, slot: Slot) -> JsonResponse:
@@ -127,7 +145,6 @@ def _page_data(request: HttpRequest, slot: Slot) -> dict[str, Any]:
         "storageKey": _storage_key(request, slot.pk),
         "draft": draft.payload if draft else None,
         "version": draft.version if draft and draft.slot_id == slot.pk else 0,
-        "instructionVersion": slot.instruction_version,
         "requireRatings": slot.project.require_ratings,
     }
 

@@ -81,6 +81,7 @@ def labels(project: Project, curator: User, labeler: User, words: str) -> dict[s
         "prompt": prompt,
         "completion": ranked,
         "answer": answer,
+        "review": answer.slot,
         "demonstration": demonstration,
         "task": task,
     }

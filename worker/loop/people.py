@@ -7,7 +7,7 @@ from typing import Any
 
 from labeling.models import Answer, CompletionSet, Demonstration, Project, Prompt, Revision, Role, Slot, User
 from labeling.pairs import preferred_pairs
-from labeling.rankings import Ranking
+from labeling.rankings import Ranking, first_alike
 from worker.loop.labelers import agreement, calibrated_noise, judge, pairs_right
 from worker.loop.outcome import Labels
 from worker.loop.scale import Scale
@@ -60,10 +60,12 @@ class People:
         scores = hidden_scores(self.project)
         noise = calibrated_noise(list(scores.values()), self.seed)
         for labeler, slot in self._turns(Slot.TaskType.RANKING):
-            assert slot.completion_set_id is not None  # rankings_have_a_set
+            assert slot.completion_set and slot.completion_set_id  # rankings_have_a_set
             judgement = judge(scores[slot.completion_set_id], noise, self.chance)
-            ratings = [{"overall": overall} for overall in judgement.likert]
-            Answer.objects.submit(slot, labeler, {"tiers": judgement.tiers, "ratings": ratings}, uuid.uuid4())
+            alike = first_alike(slot.completion_set.texts)
+            tiers = [judgement.tiers[first] for first in alike]  # the page ties equal texts, too
+            ratings = [{"overall": judgement.likert[first]} for first in alike]
+            Answer.objects.submit(slot, labeler, {"tiers": tiers, "ratings": ratings}, uuid.uuid4())
         return self._labels(noise, scores)
 
     def shuffle_rankings(self) -> None:

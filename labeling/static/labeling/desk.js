@@ -1,6 +1,12 @@
 // Tells people who do not see the page when work has come, and goes to the login form when the session has ended.
 "use strict";
 
+document.addEventListener("keydown", (event) => {
+  if (keyName(event) !== "Ctrl+z" || isTyping(event)) return;
+  if (document.querySelector("#undo:not([hidden])")) event.preventDefault();
+  takeBack();
+});
+
 document.addEventListener("htmx:responseError", (event) => {
   if (event.detail.xhr.status === 401) location.reload();
 });

@@ -58,6 +58,10 @@ class Draft {
     if (this.isStopped) return;
     this.isDirty = true;
     this.keepHere(this.read());
+    if (!this.url) {
+      this.show("here"); // a change of what stands on the server already
+      return;
+    }
     this.show("unsaved");
     this.sendAfter(SAVE_AFTER);
   }
@@ -85,7 +89,7 @@ class Draft {
 
   /** Send the work as it is, or `payload` as it was left. */
   async send(isLeaving = false, payload = this.read()) {
-    if (this.isStopped || this.isPaused || this.isSending) return;
+    if (!this.url || this.isStopped || this.isPaused || this.isSending) return;
     clearTimeout(this.timer);
     this.isSending = true;
     this.isDirty = false;
@@ -145,7 +149,7 @@ class Draft {
 
   resume() {
     this.isPaused = false;
-    if (this.isDirty) this.sendAfter(SAVE_AFTER);
+    if (this.isDirty && this.url) this.sendAfter(SAVE_AFTER);
   }
 
   stop() {

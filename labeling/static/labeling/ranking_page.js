@@ -15,6 +15,8 @@
   };
   const rating = new RatingStep({ cards, changed, finished: () => go("board") });
   const board = new TierBoard({ cards, changed });
+  const compare = new Compare(cards);
+  const unacceptable = document.getElementById("none-acceptable");
 
   function showProgress() {
     const counts = { rated: cards.length - rating.unrated().length, ranked: cards.length - board.unranked().length, k: cards.length };
@@ -25,15 +27,17 @@
   /** Words for what step 1 still needs, and the first of them on the stage. */
   function unratedWords() {
     const letters = rating.unrated();
-    if (!task.data.requireRatings || !letters.length) return "";
+    if (!task.data.requireRatings || !letters.length || unacceptable.checked) return "";
     return interpolate(gettext("Not rated yet (1 to 7): %s"), [letters.join(", ")]);
   }
 
-  function go(to, withFocus = true) {
+  /** To a step; to rate, the first without a mark is shown, or `card`. */
+  function go(to, withFocus = true, card = null) {
     const unrated = to === "board" ? unratedWords() : "";
     task.trouble(unrated);
     if (unrated) to = "rate";
     step = to;
+    compare.render();
     for (const name of Object.keys(steps)) steps[name].hidden = name !== to;
     for (const button of document.querySelectorAll(".steps button")) {
       button.setAttribute("aria-current", button.dataset.step === to ? "step" : "false");
@@ -44,7 +48,7 @@
       board.render();
       if (withFocus) board.focusFirst();
     } else {
-      const first = cards.findIndex((card) => !rating.mark(card));
+      const first = card ? cards.indexOf(card) : cards.findIndex((each) => !rating.mark(each));
       rating.show(first >= 0 ? first : rating.current, withFocus);
     }
     showProgress();
@@ -58,33 +62,64 @@
       return unrated;
     }
     const letters = board.unranked();
-    if (!letters.length) return "";
+    if (!letters.length || unacceptable.checked) return "";
     go("board");
     return interpolate(gettext("In no tier yet: %s"), [letters.join(", ")]);
   }
 
+  /** What a key means on this page: first what both steps share, then what the step makes of it. */
+  function act(action, event) {
+    const card = document.activeElement.closest(".completion") || (step === "rate" ? cards[rating.current] : board.active);
+    const acts = {
+      pin: () => compare.pin(card || cards[0]),
+      diff: () => compare.toggleDiff(),
+      markdown: () => compare.toggleMarkdown(),
+    };
+    // Space and the like do what a button or box under the focus does with them.
+    if (event.key === " " && event.target.closest("button, input, summary, a")) return false;
+    if (acts[action]) acts[action]();
+    else if (action === "none_acceptable") {
+      unacceptable.click();
+      go("board");
+    } else if (action === "flags" && step === "board") {
+      go("rate", false, card || cards[0]);
+      rating.toFlags();
+    } else return step === "board" ? board.act(action) : rating.act(action, event);
+    return true;
+  }
+
   task = new Task({
-    read: () => ({ tiers: board.read(), ratings: rating.read(), note: note.value, step }),
+    read: () => ({
+      tiers: board.read(),
+      ratings: rating.read(),
+      note: note.value,
+      verdict: unacceptable.checked ? "none_acceptable" : "ranked",
+      step,
+    }),
     apply: (work) => {
       const before = task;
       task = null;
       rating.apply(work.ratings);
       board.apply(work.tiers);
       note.value = work.note || "";
+      unacceptable.checked = work.verdict === "none_acceptable";
       step = work.step === "board" ? "board" : "rate";
       task = before;
       if (task) go(step);
     },
     missing,
+    act,
   });
   note.addEventListener("input", changed);
+  unacceptable.addEventListener("change", changed);
+  const cannotJudge = document.getElementById("cannot-judge");
+  if (cannotJudge) cannotJudge.addEventListener("click", () => {
+    document.getElementById("skip-dialog").close();
+    const why = document.getElementById("skip-reason").value;
+    task.handIn({ verdict: "cannot_judge", note: note.value || why });
+  });
   for (const button of document.querySelectorAll(".steps button")) button.addEventListener("click", () => go(button.dataset.step));
   onward.addEventListener("click", () => go("board"));
-  document.addEventListener("keydown", (event) => {
-    if (isTyping(event) || event.ctrlKey || event.metaKey || event.defaultPrevented || document.querySelector("dialog[open]")) return;
-    if (step === "board") board.key(event);
-    else if (!event.altKey) rating.key(event);
-  });
   rating.update();
   go(step, false);
 })();

@@ -1,6 +1,11 @@
 // Step 1: each completion alone on the stage, with its marks, flags and note.
 "use strict";
 
+/** Indices of the completions that a card stands for: several where they say the same. */
+function indicesOf(card) {
+  return card.dataset.indices.split(" ").map(Number);
+}
+
 class RatingStep {
   /** `cards` in the order shown; `changed` is called after every change, `finished` when a digit rated the last one. */
   constructor({ cards, changed, finished }) {
@@ -64,19 +69,20 @@ class RatingStep {
 
   /** Ratings by completion index. */
   read() {
-    const ratings = new Array(this.cards.length).fill(null);
+    const ratings = new Array(this.cards.flatMap(indicesOf).length).fill(null);
     for (const card of this.cards) {
       const flags = [...card.querySelectorAll(".flags input:checked")].map((box) => box.value);
       const note = card.querySelector(".rating-note").value;
       const overall = this.mark(card);
-      if (overall || flags.length || note) ratings[card.dataset.index] = { overall, flags, note };
+      if (!overall && !flags.length && !note) continue;
+      for (const index of indicesOf(card)) ratings[index] = { overall, flags, note };
     }
     return ratings;
   }
 
   apply(ratings) {
     for (const card of this.cards) {
-      const rating = (Array.isArray(ratings) && ratings[card.dataset.index]) || {};
+      const rating = (Array.isArray(ratings) && ratings[indicesOf(card)[0]]) || {};
       for (const radio of card.querySelectorAll(".marks input")) radio.checked = Number(radio.value) === rating.overall;
       for (const box of card.querySelectorAll(".flags input")) box.checked = (rating.flags || []).includes(box.value);
       card.querySelector(".rating-note").value = rating.note || "";
@@ -84,13 +90,21 @@ class RatingStep {
     this.update();
   }
 
-  /** Digits rate, left and right turn the pages. */
-  key(event) {
-    const isRadio = event.target.matches("input[type=radio]");
-    if (/^[1-7]$/.test(event.key)) this.rate(Number(event.key));
-    else if (event.key === "ArrowRight" && !isRadio) this.show(this.current + 1, true);
-    else if (event.key === "ArrowLeft" && !isRadio) this.show(this.current - 1, true);
-    else return;
-    event.preventDefault();
+  /** Do what a key means here. Returns whether it meant anything. */
+  act(action, event) {
+    const isRadio = event.target.matches("input[type=radio]") && event.key.startsWith("Arrow");
+    const digit = /^choose_([1-7])$/.exec(action);
+    if (digit) this.rate(Number(digit[1]));
+    else if (action === "next" && !isRadio) this.show(this.current + 1, true);
+    else if (action === "previous" && !isRadio) this.show(this.current - 1, true);
+    else if (action === "flags") this.toFlags();
+    else return false;
+    return true;
+  }
+
+  /** The focus to the first flag of the one on the stage, or to its note where there are no flags. */
+  toFlags() {
+    const card = this.cards[this.current];
+    (card.querySelector(".flags input") || card.querySelector(".rating-note")).focus();
   }
 }

@@ -2,6 +2,7 @@
 "use strict";
 
 const IDLE_AFTER = 60 * 1000; // ms without a sign of the person
+const UNDO_STEPS = 100;
 
 /** Seconds at work: stands still while the tab is hidden, or after a minute without a sign of the person. */
 class ActiveClock {
@@ -21,17 +22,6 @@ class ActiveClock {
   }
 }
 
-/** Whether a key press is meant for a field, or is a part of composing a syllable. */
-function isTyping(event) {
-  const target = event.target;
-  const isField = target.matches("textarea, select, [contenteditable], input:not([type=radio], [type=checkbox])");
-  return isField || isComposing(event);
-}
-
-function isComposing(event) {
-  return event.isComposing || event.keyCode === 229;
-}
-
 /** A random UUID, also where the page is not in a secure context. */
 function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
@@ -42,10 +32,15 @@ function newKey() {
 }
 
 class Task {
-  /** `read` and `apply` give and take the work as an object; `missing` says in words what is missing, or nothing. */
-  constructor({ read, apply, missing }) {
+  /**
+   * `read` and `apply` give and take the work as an object; `missing` says in words what is missing, or nothing; `act`
+   * does what a key of the page means and tells whether it did.
+   */
+  constructor({ read, apply, missing, act = () => false }) {
     this.data = JSON.parse(document.getElementById("task-data").textContent);
-    Object.assign(this, { readWork: read, applyWork: apply, missing });
+    Object.assign(this, { readWork: read, applyWork: apply, missing, act });
+    this.keymap = new Keymap(this.data.keys, this.data.singleKeys);
+    this.past = []; // the work as it was before each change, to be undone
     this.key = newKey();
     const unsent = Draft.unsent(this.data.storageKey);
     const begun = (unsent && unsent.payload) || this.data.draft;
@@ -60,6 +55,7 @@ class Task {
       lastSign: () => this.clock.lastSign,
     });
     if (begun) this.applyWork(begun);
+    this.now = JSON.stringify(this.readWork());
     if (unsent) this.draft.send(false, unsent.payload);
     else if (begun) this.showDraftState("saved");
     this.listen();
@@ -74,26 +70,54 @@ class Task {
   }
 
   changed() {
+    this.past.push(this.now);
+    this.now = JSON.stringify(this.readWork());
+    if (this.past.at(-1) === this.now) this.past.pop();
+    this.past = this.past.slice(-UNDO_STEPS);
+    this.draft.changed();
+  }
+
+  /** The work as it was before the last change; before the first one, the task handed in last. */
+  undo() {
+    if (!this.past.length) {
+      takeBack(window.beforeTakingBack);
+      return;
+    }
+    this.now = this.past.pop();
+    this.applyWork(JSON.parse(this.now));
+    window.announce(gettext("Undone"));
     this.draft.changed();
   }
 
   listen() {
     document.getElementById("submit").addEventListener("click", () => this.submit());
-    document.getElementById("skip").addEventListener("click", () => this.skip());
+    const skip = document.getElementById("skip");
+    if (skip) skip.addEventListener("click", () => this.skip());
+    window.beforeTakingBack = async () => {
+      if (this.draft.isDirty) await this.draft.send();
+      await this.draft.pause();
+    };
     for (const opener of document.querySelectorAll("[data-open]")) {
       opener.addEventListener("click", () => document.getElementById(opener.dataset.open).showModal());
     }
     document.addEventListener("keydown", (event) => {
-      if (isComposing(event) || document.querySelector("dialog[open]")) return;
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-        event.preventDefault();
-        if (!event.repeat) this.submit();
-      } else if (event.key === "?" && !isTyping(event)) {
-        document.getElementById("keys-dialog").showModal();
-      }
+      if (event.defaultPrevented || document.querySelector("dialog[open]")) return;
+      if (this.keymap.of(event).some((action) => this.does(action, event))) event.preventDefault();
     });
     // Coming back through the browser's history must not show a task that was handed in.
     window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+  }
+
+  /** Do what a key means on every task page, or leave it to this one. Returns whether it meant anything. */
+  does(action, event) {
+    const skip = document.querySelector("[data-open=skip-dialog]");
+    if (action === "submit") { if (!event.repeat) this.submit(); }
+    else if (action === "save") this.draft.send();
+    else if (action === "help") document.getElementById("keys-dialog").showModal();
+    else if (action === "skip" && skip && !skip.disabled) document.getElementById("skip-dialog").showModal();
+    else if (action === "undo" && !isTyping(event)) this.undo();
+    else return this.act(action, event);
+    return true;
   }
 
   async submit() {
@@ -102,7 +126,12 @@ class Task {
       this.trouble(missing);
       return;
     }
-    await this.leave(this.data.submitUrl, { key: this.key, payload: this.read() });
+    await this.handIn({});
+  }
+
+  /** Hand in the work, or the work with `more` said of it. */
+  async handIn(more) {
+    await this.leave(this.data.submitUrl, { key: this.key, payload: { ...this.read(), ...more }, version: this.data.version });
   }
 
   async skip() {
@@ -135,9 +164,9 @@ class Task {
 
   setLeaving(isLeaving) {
     this.isLeaving = isLeaving;
-    for (const id of ["submit", "skip"]) {
-      document.getElementById(id).disabled = isLeaving;
-      document.getElementById(id).setAttribute("aria-busy", isLeaving);
+    for (const button of document.querySelectorAll("#submit, #skip, #cannot-judge")) {
+      button.disabled = isLeaving;
+      button.setAttribute("aria-busy", isLeaving);
     }
   }
 
@@ -164,7 +193,8 @@ class Task {
     this.draft.stop();
     this.showDraftState(code === "stale" ? "kept" : "");
     document.getElementById("submit").disabled = true;
-    document.querySelector("[data-open=skip-dialog]").disabled = true;
+    const skip = document.querySelector("[data-open=skip-dialog]");
+    if (skip) skip.disabled = true;
   }
 
   conflictWays(refusal) {
@@ -200,6 +230,7 @@ class Task {
     const words = {
       unsaved: gettext("Not saved yet"),
       saved: interpolate(gettext("Saved %s"), [time]),
+      here: interpolate(gettext("Kept in this browser %s. Submit to store it."), [time]),
       retrying: gettext("Not saved, retrying. Your work is kept in this browser."),
       stopped: gettext("Not saved. Your work stays on this page."),
       kept: gettext("Your text stays on this page. Copy what you need."),

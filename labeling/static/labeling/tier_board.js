@@ -122,27 +122,65 @@ class TierBoard {
 
   /** Tiers by completion index; null is "not yet". */
   read() {
-    const tiers = new Array(this.k).fill(null);
-    for (const [card, tier] of this.tiers) tiers[card.dataset.index] = tier || null;
+    const tiers = new Array(this.cards.flatMap(indicesOf).length).fill(null);
+    for (const [card, tier] of this.tiers) for (const index of indicesOf(card)) tiers[index] = tier || null;
     return tiers;
   }
 
   apply(tiers) {
     for (const card of this.cards) {
-      const tier = Array.isArray(tiers) ? tiers[card.dataset.index] : null;
-      this.tiers.set(card, Number.isInteger(tier) && tier >= 1 && tier <= this.k ? tier : 0);
+      const tier = Array.isArray(tiers) ? tiers[indicesOf(card)[0]] : null;
+      this.tiers.set(card, Number.isInteger(tier) && tier >= 1 ? tier : 0);
     }
+    // Tiers of completions that are one card here may leave gaps beyond the last tier there is.
+    if (Math.max(...this.tiers.values()) > this.k) this.closeGaps();
   }
 
-  /** Digits send the selected card to a tier and select the next one in the tray; arrows select, Alt + arrows move. */
-  key(event) {
+  /** Do what a key means here. Returns whether it meant anything. */
+  act(action) {
     const card = document.activeElement.closest(".completion") || this.active || this.inOrder()[0];
-    const step = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1 }[event.key];
-    if (/^[0-9]$/.test(event.key) && Number(event.key) <= this.k && !event.altKey) this.send(card, Number(event.key));
-    else if (event.altKey && (event.key === "ArrowUp" || event.key === "ArrowDown")) this.moveBy(card, step);
-    else if (step && !event.altKey) this.select(card, step);
-    else return;
-    event.preventDefault();
+    const tier = action === "clear" ? 0 : Number((/^choose_([1-9])$/.exec(action) || [])[1]);
+    const acts = {
+      previous: () => this.select(card, -1),
+      next: () => this.select(card, 1),
+      better: () => this.moveBy(card, -1),
+      worse: () => this.moveBy(card, 1),
+      tie: () => this.tie(card),
+      split: () => this.split(card),
+      fold: () => this.fold(card),
+    };
+    if (tier >= 0 && tier <= this.k) this.send(card, tier);
+    else if (acts[action]) acts[action]();
+    else return false;
+    return true;
+  }
+
+  /** Into the tier above, wherever the next card better than this one stands. */
+  tie(card) {
+    const own = this.tiers.get(card) || this.k + 1;
+    const above = Math.max(0, ...[...this.tiers.values()].filter((tier) => tier && tier < own));
+    if (above) this.move(card, above);
+  }
+
+  /** Out of its tie, into a tier of its own just below. */
+  split(card) {
+    const tier = this.tiers.get(card);
+    if (!tier || ![...this.tiers].some(([other, its]) => other !== card && its === tier)) return;
+    this.closeGaps();
+    const own = this.tiers.get(card);
+    for (const [other, its] of this.tiers) if (its > own) this.tiers.set(other, its + 1);
+    this.move(card, own + 1);
+  }
+
+  /** Tiers 1, 2, 3 ... with no empty one between them. */
+  closeGaps() {
+    const used = [...new Set(this.tiers.values())].filter(Boolean).sort((a, b) => a - b);
+    for (const [card, tier] of this.tiers) if (tier) this.tiers.set(card, used.indexOf(tier) + 1);
+  }
+
+  /** Full text is what is shown; a long one may be folded to see more of the others. */
+  fold(card) {
+    card.classList.toggle("is-folded");
   }
 
   send(card, tier) {

@@ -1,0 +1,68 @@
+"""The places of a piece of work: as many slots as labelers are asked for, opened and withdrawn."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Self
+
+from django.db import models, transaction
+from django.db.models import Q
+
+from labeling.models.completion import CompletionSet
+from labeling.models.project import Project
+from labeling.models.prompt import BATCH, Prompt
+
+if TYPE_CHECKING:
+    from labeling.models.slot import Slot
+
+
+class PlaceQuerySet(models.QuerySet["Slot"]):
+    def open(self) -> Self:
+        return self.filter(state="open")
+
+    def open_places(self, completion_set: CompletionSet) -> None:
+        """As many slots for rankings of a set as the project asks for; those there stay."""
+        self._open(
+            self.model(
+                project=completion_set.project,
+                task_type="ranking",
+                prompt=completion_set.prompt,
+                completion_set=completion_set,
+                ordinal=ordinal,
+            )
+            for ordinal in range(completion_set.project.ranking_overlap)
+        )
+
+    def open_demonstrations(self, prompts: Iterable[Prompt]) -> None:
+        """As many slots for demonstrations of each of `prompts` as are wanted; those there stay."""
+        self._open(
+            self.model(project=prompt.project, task_type="demonstration", prompt=prompt, ordinal=ordinal)
+            for prompt in prompts
+            for ordinal in range(prompt.demonstrations_wanted)
+        )
+
+    def _open(self, slots: "Iterable[Slot]") -> None:
+        self.model.objects.bulk_create(slots, ignore_conflicts=True, batch_size=BATCH)
+
+    @transaction.atomic
+    def withdraw(self) -> None:
+        """Delete the open slots of the query. One leased in this very moment stays: somebody has it."""
+        keys = list(self.open().values_list("pk", flat=True))
+        for start in range(0, len(keys), BATCH):
+            batch = self.model.objects.open().filter(pk__in=keys[start : start + BATCH])
+            locked = list(batch.select_for_update().values_list("pk", flat=True))
+            self.model.objects.filter(pk__in=locked).delete()
+
+    @transaction.atomic
+    def match_overlap(self, project: Project) -> None:
+        """After a change of the project's overlap: open the places that are missing, withdraw open ones too many."""
+        project = Project.objects.filter(pk=project.pk).lock().get()
+        ranked = project.completion_sets.ranked().select_related("project", "prompt")
+        for completion_set in ranked.iterator():
+            self.open_places(completion_set)
+        prompts = project.prompts.approved().select_related("project")
+        self.open_demonstrations(prompts.exclude(demonstrations__origin="imported"))
+        too_many = Q(task_type="ranking", ordinal__gte=project.ranking_overlap)
+        if project.demonstration_overlap:
+            too_many |= Q(task_type="demonstration", ordinal__gte=project.demonstration_overlap)
+        self.model.objects.filter(too_many, project=project).withdraw()
+        for completion_set in ranked.iterator():
+            completion_set.close_or_reopen()
