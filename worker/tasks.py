@@ -3,7 +3,7 @@
 Sampling and training are imported by the worker that does them: the trainer's and the beat's have no need of torch.
 """
 
-from labeling.models import SamplingJob
+from labeling.models import SamplingJob, TokenCount
 from rlhf.models import Schedule, TrainingRun
 from worker.celery import app
 
@@ -13,6 +13,13 @@ def sample(job_id: int) -> None:
     from worker import sampling
 
     sampling.sample(job_id)
+
+
+@app.task(name=TokenCount.TASK)  # type: ignore[untyped-decorator]
+def count_tokens(job_id: int) -> None:
+    from worker import counting
+
+    counting.count_tokens(job_id)
 
 
 @app.task(name=TrainingRun.TASK)  # type: ignore[untyped-decorator]
@@ -25,9 +32,10 @@ def train(run_id: int) -> None:
 @app.task(name="worker.tasks.mend")  # type: ignore[untyped-decorator]
 def mend() -> None:
     """Take back what dead workers held, and ring again for everything that waits."""
-    for jobs in (SamplingJob.objects, TrainingRun.objects):
+    for jobs in (SamplingJob.objects, TokenCount.objects, TrainingRun.objects):
         jobs.reap()
         jobs.ring()
+    TokenCount.objects.old().delete()
 
 
 @app.task(name="worker.tasks.run_schedules")  # type: ignore[untyped-decorator]

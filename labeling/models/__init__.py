@@ -2,6 +2,7 @@
 
 from labeling.models.answer import Answer, Judged, Revision
 from labeling.models.completion import Completion, CompletionSet, SampledCompletion, SamplingJob
+from labeling.models.counting import TokenCount
 from labeling.models.demonstration import Demonstration, DemonstrationRevision
 from labeling.models.draft import Draft, DraftConflict
 from labeling.models.importing import Import
@@ -9,7 +10,8 @@ from labeling.models.outlook import Outlook
 from labeling.models.project import InstructionVersion, Project
 from labeling.models.prompt import Prompt
 from labeling.models.review import Review
-from labeling.models.slot import Skip, Slot, StaleAssignment
+from labeling.models.skip import Skip
+from labeling.models.slot import Slot, StaleAssignment
 from labeling.models.translation import StaleTranslation, Translation
 from labeling.models.user import Role, User
 
@@ -36,6 +38,7 @@ __all__ = [
     "Slot",
     "StaleAssignment",
     "StaleTranslation",
+    "TokenCount",
     "Translation",
     "User",
 ]

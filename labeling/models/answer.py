@@ -1,19 +1,24 @@
 """Rankings: what a labeler said about one set of completions. Revisions are appended, never overwritten."""
 
 import uuid
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, Self
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
+from django.db.models.functions import Length
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from labeling.models.completion import Completion, CompletionSet
 from labeling.models.project import Project
+from labeling.models.prompt import BATCH, Prompt
 from labeling.models.slot import Slot, StaleAssignment
 from labeling.models.user import User
+from labeling.quality import Judgement
 from labeling.rankings import LETTERS, Ranking, Verdict, clean_ranking
 
 
@@ -45,6 +50,51 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
         standing = self.standing()
         own = standing.filter(labeler=user, completion_set__project__in=Project.objects.labeled_by(user))
         return own | standing.filter(completion_set__project__in=Project.objects.curated_by(user))
+
+    def judgements(self, newest: int) -> list[Judgement]:
+        """The query's `newest` rankings as rows for `labeling.quality`: a query, and one for every few hundred sets."""
+        names = ("completion_set", "labeler__username", "current__tiers", "current__shown_order")
+        facts = (
+            "current__active_seconds",
+            "created_at",
+            "completion_set__prompt__language",
+            "completion_set__prompt__tags",
+        )
+        rows = list(self.trainable().order_by("-pk").values_list(*names, *facts)[:newest])
+        lengths: dict[int, dict[int, int]] = defaultdict(dict)
+        sets = list({row[0] for row in rows})
+        for start in range(0, len(sets), BATCH):
+            texts = Completion.objects.filter(completion_set__in=sets[start : start + BATCH]).order_by()
+            for chosen, index, length in texts.values_list("completion_set", "index", Length("text")):
+                lengths[chosen][index] = length
+        return [
+            Judgement(
+                set_id=chosen,
+                labeler=name,
+                tiers=tiers,
+                shown_order=shown,
+                lengths=[lengths[chosen][index] for index in range(len(tiers))],
+                seconds=seconds,
+                day=timezone.localdate(made),
+                language=language,
+                tags=tags,
+            )
+            for chosen, name, tiers, shown, seconds, made, language, tags in rows
+        ]
+
+    def best_first(self, prompt: Prompt, labeler: User) -> list[Completion]:
+        """Completions of `prompt` that `labeler` has ranked, the best first, each text once."""
+        ranked = self.trainable().filter(completion_set__prompt=prompt, labeler=labeler).select_related("current")
+        tiered = [
+            (answer.current.tiers[completion.index], completion)
+            for answer in ranked.prefetch_related("completion_set__completions")
+            for completion in answer.completion_set.completions.all()
+            if answer.current
+        ]
+        best: dict[str, Completion] = {}
+        for _tier, completion in sorted(tiered, key=lambda pair: pair[0]):
+            best.setdefault(completion.text.strip(), completion)
+        return list(best.values())
 
     @transaction.atomic
     def submit(self, slot: Slot, labeler: User, payload: Any, key: uuid.UUID) -> "Answer":

@@ -10,6 +10,8 @@ from django.db import models, transaction
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
+from labeling.models.answer import Answer
+from labeling.models.completion import Completion
 from labeling.models.project import Project
 from labeling.models.prompt import BATCH, Prompt
 from labeling.models.slot import Slot, StaleAssignment
@@ -31,6 +33,12 @@ def clean_demonstration(text: Any) -> str:
             params={"length": len(text), "limit": MAX_DEMONSTRATION_CHARACTERS},
         )
     return text.strip()
+
+
+def _started_from(payload: dict[str, Any], prompt: Prompt, labeler: User) -> Completion | None:
+    """The completion that was corrected, where the labeler says so and has ranked it."""
+    said = payload.get("started_from")
+    return next((each for each in Answer.objects.best_first(prompt, labeler) if each.pk == said), None)
 
 
 class DemonstrationQuerySet(models.QuerySet["Demonstration"]):
@@ -73,7 +81,7 @@ class DemonstrationQuerySet(models.QuerySet["Demonstration"]):
         if not isinstance(payload, dict):
             raise ValidationError(_("The demonstration is not readable. Reload the page."))
         text = clean_demonstration(payload.get("text"))
-        label = slot.clean_label(payload)
+        label = slot.clean_label(payload) | {"started_from": _started_from(payload, slot.prompt, labeler)}
         try:
             slot.take(labeler)
         except StaleAssignment:
@@ -170,6 +178,7 @@ class Demonstration(models.Model):
         if self.newest.number != stands_on or DemonstrationRevision.objects.filter(key=key).exists():
             raise ValidationError(_("This was changed in the meantime. Reload the page to see how it stands."))
         label = self.slot.clean_label(payload) if self.slot else {}
+        label["started_from"] = self.newest.started_from
         revision = self.append(text, key=key, editor=None if by == self.author else by, **label)
         if self.slot:
             self.slot.changed_by(by)
@@ -177,7 +186,12 @@ class Demonstration(models.Model):
 
     def as_work(self) -> dict[str, Any]:
         """The current revision as the page keeps unfinished work."""
-        return {"text": self.text, "active_seconds": self.newest.active_seconds}
+        newest = self.newest
+        return {
+            "text": self.text,
+            "active_seconds": newest.active_seconds,
+            "started_from": newest.started_from_id,
+        }
 
     @property
     def newest(self) -> "DemonstrationRevision":
@@ -189,6 +203,8 @@ class DemonstrationRevision(models.Model):
     number = models.PositiveSmallIntegerField()
     key = models.UUIDField(unique=True)
     text = models.TextField()
+    started_from = models.ForeignKey(Completion, null=True, on_delete=models.PROTECT, related_name="+")
+    """The completion that its author corrected; empty where it was written from nothing."""
     editor = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+")
     """Who amended it; empty where it was its author."""
     active_seconds = models.FloatField(default=0)

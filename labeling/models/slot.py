@@ -24,9 +24,10 @@ from labeling.models.completion import Completion, CompletionSet, ShownGroup, sh
 from labeling.models.places import PlaceQuerySet
 from labeling.models.project import Project
 from labeling.models.prompt import Prompt
+from labeling.models.skip import Skip
+from labeling.models.states import ReviewState, SlotState, TaskType
 from labeling.models.user import User
 from labeling.rankings import shown_order
-from labeling.text import is_storable
 
 if TYPE_CHECKING:
     from labeling.models.answer import Answer
@@ -128,6 +129,19 @@ class SlotQuerySet(PlaceQuerySet):
                     return keys
         return []
 
+    def demonstrations_of(self, prompt: Prompt, labeler: User) -> Self:
+        """Places for a demonstration of `prompt` that `labeler` may take, or has taken."""
+        places = self.filter(prompt=prompt, task_type=Slot.TaskType.DEMONSTRATION)
+        return places.offered_to(labeler) | places.held_by(labeler)
+
+    def claim_demonstration(self, prompt: Prompt, labeler: User) -> "Slot | None":
+        """A demonstration of `prompt` leased to `labeler`; None where none is asked for, or they hold another one."""
+        if not Project.objects.labeled_by(labeler).filter(pk=prompt.project_id).exists():
+            raise PermissionDenied
+        places = list(self.demonstrations_of(prompt, labeler).order_by("ordinal"))
+        held = next((slot for slot in places if slot.labeler_id == labeler.pk and slot.renew(labeler)), None)
+        return held or next(filter(None, (self.claim(slot.pk, labeler) for slot in places)), None)
+
     def claim(self, pk: int, labeler: User) -> "Slot | None":
         """Lease slot `pk`, or None where somebody else was faster, or the labeler holds a piece of this kind."""
         try:
@@ -149,20 +163,9 @@ class SlotQuerySet(PlaceQuerySet):
 
 
 class Slot(models.Model):
-    class TaskType(models.TextChoices):
-        DEMONSTRATION = "demonstration", _("demonstration")
-        RANKING = "ranking", _("ranking")
-
-    class State(models.TextChoices):
-        OPEN = "open", _("open")
-        LEASED = "leased", _("in work")
-        ANSWERED = "answered", _("answered")
-
-    class ReviewState(models.TextChoices):
-        NONE = "", _("not reviewed")
-        RETURNED = "returned", _("returned")
-        CHANGED = "changed", _("changed after its return")
-        ACCEPTED = "accepted", _("accepted")
+    TaskType = TaskType
+    State = SlotState
+    ReviewState = ReviewState
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="slots")
     task_type = models.CharField(max_length=14, choices=TaskType)
@@ -385,25 +388,3 @@ class Slot(models.Model):
         shown, newest = payload.get("instruction_version"), self.instruction_version
         is_known = isinstance(shown, int) and not isinstance(shown, bool) and newest and 1 <= shown <= newest
         return {"active_seconds": float(seconds), "instruction_version": shown if is_known else newest}
-
-
-class SkipQuerySet(models.QuerySet["Skip"]):
-    def remember(self, slot: Slot, labeler: User, reason: str) -> None:
-        """Never offer the piece to `labeler` again. A reason is optional, and no reason to refuse a skip."""
-        reason = reason.strip()[:500] if is_storable(reason) else ""
-        self.get_or_create(labeler=labeler, prompt=slot.prompt, task_type=slot.task_type, defaults={"reason": reason})
-
-
-class Skip(models.Model):
-    """A labeler passed on a piece."""
-
-    labeler = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="skips")
-    prompt = models.ForeignKey(Prompt, on_delete=models.CASCADE, related_name="skips")
-    task_type = models.CharField(max_length=14, choices=Slot.TaskType)
-    reason = models.CharField(max_length=500, blank=True)
-    created_at = models.DateTimeField(auto_now_add=True)
-
-    objects = SkipQuerySet.as_manager()
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["labeler", "prompt", "task_type"], name="a_skip_is_for_good")]

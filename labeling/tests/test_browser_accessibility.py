@@ -37,6 +37,10 @@ def test_ranking(visit: Visit, project: Project, alice: User, look: dict[str, An
         page.keyboard.press(key)
     expect(page.locator("#board-step")).to_be_visible()
     assert complaints(page) == []
+    for key in ("p", "ArrowDown", "p", "d", "m"):
+        page.keyboard.press(key)
+    expect(page.locator("#compare mark").first).to_be_visible()
+    assert complaints(page) == []
     page.keyboard.press("Control+Enter")
     expect(page.locator("#trouble")).to_be_visible()
     page.keyboard.press("?")
@@ -56,6 +60,28 @@ def test_other_pages(visit: Visit, project: Project, alice: User, look: dict[str
     page.get_by_role("button", name="Next task").click()
     expect(page.locator("#length")).to_contain_text("characters")
     assert complaints(page) == []
-    for path in (f"/answers/{answer.pk}/", "/answers/", f"/instructions/{project.slug}/", "/desk/"):
+    page.locator("#text").fill("**Rain**")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.locator("#preview strong")).to_be_visible()
+    assert complaints(page) == []
+    own = (f"/answers/{answer.pk}/", f"/answers/{answer.pk}/change/", "/answers/", "/desk/", "/work/", "/keys/")
+    for path in (*own, f"/instructions/{project.slug}/"):
+        page.goto(path)
+        assert complaints(page) == [], path
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=["light desk", "dark phone"])
+def test_pages_of_a_curator(
+    visit: Visit, project: Project, alice: User, bob: User, carol: User, look: dict[str, Any]
+) -> None:
+    Project.objects.filter(pk=project.pk).update(ranking_overlap=2)
+    project.refresh_from_db()
+    sampled(approved(project))
+    for labeler in (alice, bob):
+        slot = Slot.objects.claim_next(project, labeler, Slot.TaskType.RANKING)
+        assert slot
+        answer = Answer.objects.submit(slot, labeler, ranking([1, 2, 2, 3]), uuid.uuid4())
+    page = visit(carol, f"/projects/{project.slug}/quality/", **look)
+    for path in (f"/projects/{project.slug}/quality/", f"/projects/{project.slug}/review/", f"/answers/{answer.pk}/"):
         page.goto(path)
         assert complaints(page) == [], path

@@ -3,8 +3,8 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from labeling.models import Demonstration, Project, User
-from labeling.tests.rows import approved
+from labeling.models import Demonstration, Project, TokenCount, User
+from labeling.tests.rows import ANSWERS, approved, sampled
 from webapp.tests.browser import Visit
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -81,3 +81,41 @@ def test_question_mark_is_a_letter_in_the_text_and_help_outside(visit: Visit, pr
     expect(page.locator("#keys-dialog")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.locator("#keys-dialog")).to_be_hidden()
+
+
+def test_preview_and_the_number_of_tokens(visit: Visit, project: Project, alice: User) -> None:
+    approved(project)
+    page = open_task(visit, alice)
+    page.locator("#text").fill("Rain on **the roof** <b>tiles</b>")
+    expect(page.locator("#tokens")).to_have_text("about 9 tokens (estimated)")
+    TokenCount.objects.claim(TokenCount.objects.get().pk).counted(11)  # as the sampler does
+    expect(page.locator("#tokens")).to_have_text("11 tokens")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.locator("#preview strong")).to_have_text("the roof")
+    expect(page.locator("#preview b")).to_have_count(0)
+    expect(page.locator("#text")).to_be_hidden()
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_text("Handed in.")).to_be_visible()
+    assert Demonstration.objects.get().text == "Rain on **the roof** <b>tiles</b>"
+
+
+def test_from_a_ranking_to_a_demonstration(visit: Visit, project: Project, alice: User) -> None:
+    completion_set = sampled(approved(project))
+    page = visit(alice, "/desk/")
+    page.get_by_role("button", name="Next task").click()
+    expect(page.locator("#progress")).to_contain_text("Rated")
+    for key in [*"7654", *"1234"]:
+        page.keyboard.press(key)
+    best = page.locator('.completion[data-letter="A"] .said').text_content() or ""
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#length")).to_be_visible()  # the demonstration of the same prompt comes next
+    page.get_by_text("Start from a completion that you ranked").click()
+    page.get_by_role("button", name="Use this text").first.click()
+    expect(page.locator("#text")).to_have_value(best)
+    page.locator("#text").press("End")
+    page.keyboard.type("!")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_text("All done.")).to_be_visible()
+    demonstration = Demonstration.objects.get()
+    assert demonstration.text == best + "!"
+    assert demonstration.newest.started_from == completion_set.completions.get(index=ANSWERS.index(best))

@@ -3,11 +3,12 @@
 import uuid
 from typing import Any
 
+from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import get_object_or_404
+from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -45,6 +46,8 @@ def answer(request: HttpRequest, pk: int) -> HttpResponse:
         "answer": found,
         "tiers": [(tier, [each for each in judged if (each.tier or 0) == tier]) for tier in tiers],
         "flags": FLAGS,
+        "may_demonstrate": found.labeler == person(request)
+        and Slot.objects.demonstrations_of(found.completion_set.prompt, person(request)).exists(),
         "is_amendable": Answer.objects.amendable_by(person(request)).filter(pk=pk).exists(),
         "revisions": found.revisions.select_related("author").order_by("-number"),
         **_reviewing(request, found.slot),
@@ -76,6 +79,19 @@ def _reviewing(request: HttpRequest, slot: Slot | None) -> dict[str, Any]:
         "may_review": slot is not None and Review.objects.slots_for(person(request)).filter(pk=slot.pk).exists(),
         "section": "desk",
     }
+
+
+@require_POST
+@labels
+def answer_demonstrate(request: HttpRequest, pk: int) -> HttpResponse:
+    """From a ranking to a demonstration of the same prompt, which may start from the best completion."""
+    mine = Answer.objects.standing().filter(labeler=person(request)).select_related("completion_set__prompt__project")
+    prompt = get_object_or_404(mine, pk=pk).completion_set.prompt
+    slot = Slot.objects.claim_demonstration(prompt, person(request))
+    if slot is None:
+        messages.info(request, _("No more demonstrations of this prompt are asked for, or you hold another one."))
+        return redirect("answer", pk)
+    return redirect("task", slot.pk)
 
 
 # --- Changing what was handed in: the task page again, and what its script sends ------------------------------------

@@ -4,6 +4,7 @@ import uuid
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
@@ -12,14 +13,17 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
+from labeling import markdown
 from labeling.keys import ACTIONS, BOARD, RATE, WRITE, keymap, words
 from labeling.languages import language_name
-from labeling.models import Answer, Demonstration, Draft, Slot
+from labeling.models import Answer, Demonstration, Draft, Project, Slot, TokenCount
+from labeling.models.counting import estimate
 from labeling.models.demonstration import MAX_DEMONSTRATION_CHARACTERS
 from labeling.rankings import FLAGS, LIKERT, MAX_NOTE_CHARACTERS
 from labeling.roles import labels, person
+from labeling.text import is_storable
 from labeling.views.desk import task_address, undoable
-from labeling.views.json_actions import labels_by_script, read_object
+from labeling.views.json_actions import judges_by_script, labels_by_script, read_object
 
 
 @require_GET
@@ -44,13 +48,21 @@ def work_page(request: HttpRequest, slot: Slot, page: dict[str, Any], **context:
     keys = keymap(user.keys)
     context |= {
         "slot": slot,
-        "page": page | {"keys": keys, "singleKeys": user.single_keys, "instructionVersion": slot.instruction_version},
+        "page": page
+        | {
+            "tokensUrl": reverse("task_tokens", args=[slot.pk]),
+            "previewUrl": reverse("text_preview"),
+            "keys": keys,
+            "singleKeys": user.single_keys,
+            "instructionVersion": slot.instruction_version,
+        },
         "keys": [(keys[action.name], words(action), action.pages) for action in ACTIONS],
         "section": "desk",
     }
     if slot.task_type == Slot.TaskType.DEMONSTRATION:
         context |= {
             "page_kind": WRITE,
+            "bases": Answer.objects.best_first(slot.prompt, slot.labeler or user),
             "limit": MAX_DEMONSTRATION_CHARACTERS,
             "language": language_name(slot.prompt.language),
         }
@@ -104,6 +116,33 @@ def task_skip(request: HttpRequest, pk: int) -> HttpResponse:
     slot = get_object_or_404(_own(request), pk=pk)
     slot.skip(person(request), str(read_object(request).get("reason") or ""))
     return _on_to_next(request, slot)
+
+
+@require_POST
+@judges_by_script
+def text_preview(request: HttpRequest) -> HttpResponse:
+    """Markdown as it will look."""
+    return JsonResponse({"html": markdown.render(_text(request), below=3)})
+
+
+@require_POST
+@judges_by_script
+def task_tokens(request: HttpRequest, pk: int) -> HttpResponse:
+    """How many tokens a text has for the project's policy: exactly, or about, where the sampler has not said it yet."""
+    user = person(request)
+    seen = Q(labeler=user) | Q(project__in=Project.objects.curated_by(user))
+    slot = get_object_or_404(Slot.objects.filter(seen).select_related("project", "prompt"), pk=pk)
+    text, policy = _text(request), slot.project.policy_name
+    count = TokenCount.objects.ask(policy, text) if policy else None
+    about = count if count is not None else estimate(policy, slot.prompt.language, text)
+    return JsonResponse({"count": about, "is_exact": count is not None})
+
+
+def _text(request: HttpRequest) -> str:
+    text = read_object(request).get("text")
+    if not isinstance(text, str) or not is_storable(text) or len(text) > 4 * MAX_DEMONSTRATION_CHARACTERS:
+        raise ValidationError(_("The text cannot be read. Shorten it, or reload the page."))
+    return text
 
 
 @require_POST
