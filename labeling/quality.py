@@ -22,6 +22,7 @@ from labeling.agreement import (
     pair_agreement,
     pair_units,
 )
+from labeling.consensus import dispute
 from labeling.pairs import preferred_pairs
 
 Key = TypeVar("Key", bound=Hashable)
@@ -95,6 +96,12 @@ def whole(judgements: Sequence[Judgement]) -> Whole:
         tau=_mean(taus),
         w=_mean([kendall_w(several) for several in rankings]),
     )
+
+
+def disputed(judgements: Sequence[Judgement], most: int) -> list[tuple[int, float]]:
+    """Keys of the sets whose labelers are furthest apart, and how far (0 to 1), the most disputed first."""
+    sets = ((key, dispute(list(ranked.values()))) for key, ranked in _by_set(judgements).items() if len(ranked) > 1)
+    return sorted((pair for pair in sets if pair[1] > 0), key=lambda pair: (-pair[1], pair[0]))[:most]
 
 
 def by_group(judgements: Sequence[Judgement], keys: Callable[[Judgement], Iterable[Key]]) -> dict[Key, Figure]:

@@ -73,6 +73,17 @@ def test_habits_show() -> None:
     assert long_row.longer.rate == 1.0 and long_row.untouched < 0.2
 
 
+def test_the_most_disputed_sets_come_first() -> None:
+    rows = [
+        *(judged(1, name, [1, 2, 3]) for name in "ab"),
+        *(judged(2, name, tiers) for name, tiers in (("a", [1, 2, 3]), ("b", [3, 2, 1]))),
+        *(judged(3, name, tiers) for name, tiers in (("a", [1, 2, 3]), ("b", [1, 3, 2]))),
+        judged(4, "a", [3, 2, 1]),
+    ]
+    assert quality.disputed(rows, 5) == [(2, 1.0), (3, pytest.approx(1 / 3))]
+    assert quality.disputed(rows, 1) == [(2, 1.0)]
+
+
 def test_ties_time_and_speed() -> None:
     [row] = quality.labelers([judged(1, "a", [1, 1, 2]), judged(2, "a", [1, 1, 1], seconds=0)])
     assert row.tied == pytest.approx(4 / 6)

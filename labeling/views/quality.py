@@ -12,10 +12,11 @@ from django.views.decorators.http import require_GET
 
 from labeling import quality as figures
 from labeling.languages import language_name
-from labeling.models import Answer, Demonstration, Project, Slot
+from labeling.models import Answer, CompletionSet, Demonstration, Project, Slot
 from labeling.roles import curates, labels, person
 
 NEWEST = 5000  # rankings that a page reckons with
+DISPUTED = 20  # sets that a page names
 
 
 @require_GET
@@ -33,12 +34,20 @@ def quality(request: HttpRequest, slug: str) -> HttpResponse:
         "languages": [(language_name(code), figure) for code, figure in languages.items()],
         "tags": figures.by_group(judgements, lambda each: each.tags).items(),
         "weeks": figures.by_group(judgements, figures.week).items(),
+        "disputed": _disputed(judgements),
         "labelers": figures.labelers(judgements),
         "pairs": [(" · ".join(pair), figure) for pair, figure in figures.labeler_pairs(judgements).items()],
         "section": "curate",
         "tab": "quality",
     }
     return TemplateResponse(request, "labeling/quality.html", context)
+
+
+def _disputed(judgements: list[figures.Judgement]) -> list[tuple[CompletionSet, float]]:
+    """The sets to talk about first, each with how far its labelers are apart."""
+    far = dict(figures.disputed(judgements, DISPUTED))
+    sets = CompletionSet.objects.filter(pk__in=far).select_related("prompt").in_bulk()
+    return [(sets[key], distance) for key, distance in far.items()]
 
 
 @require_GET
