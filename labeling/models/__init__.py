@@ -4,6 +4,7 @@ from labeling.models.answer import Answer, Judged, Revision
 from labeling.models.completion import Completion, CompletionSet, SampledCompletion, SamplingJob
 from labeling.models.demonstration import Demonstration, DemonstrationRevision
 from labeling.models.draft import Draft, DraftConflict
+from labeling.models.exporting import Export
 from labeling.models.importing import Import
 from labeling.models.outlook import Outlook
 from labeling.models.project import InstructionVersion, Project
@@ -21,6 +22,7 @@ __all__ = [
     "DemonstrationRevision",
     "Draft",
     "DraftConflict",
+    "Export",
     "Import",
     "InstructionVersion",
     "Judged",

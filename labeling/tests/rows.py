@@ -1,8 +1,9 @@
 """Rows for tests, made by the models' own verbs."""
 
+import uuid
 from typing import Any
 
-from labeling.models import Completion, CompletionSet, Project, Prompt, SamplingJob, User
+from labeling.models import Answer, Completion, CompletionSet, Demonstration, Project, Prompt, SamplingJob, Slot, User
 
 HAIKU = "Write a haiku about rain."
 ANSWERS = ["Rain on the roof tiles", "Grey sky, quiet street", "rain rain rain rain", "I cannot write poems."]
@@ -38,3 +39,19 @@ def ranking(tiers: list[int | None], overall: int | None = 4, **fields: Any) -> 
     """A payload as the page sends it, with the same mark for every completion."""
     ratings = [{"overall": overall, "flags": [], "note": ""} for _ in tiers]
     return {"tiers": tiers, "ratings": ratings, "note": "", "active_seconds": 12.5, **fields}
+
+
+def ranked(project: Project, labeler: User, payload: dict[str, Any], text: str = HAIKU, **about: Any) -> Answer:
+    """`payload` as `labeler`'s ranking of a new set; `about`: texts and cuts of `sampled`, language of the prompt."""
+    prompt = approved(project, text, about.pop("language", "en"))
+    sampled(prompt, **about)
+    slot = Slot.objects.claim_next(project, labeler, Slot.TaskType.RANKING)
+    assert slot
+    return Answer.objects.submit(slot, labeler, payload, uuid.uuid4())
+
+
+def demonstrated(project: Project, labeler: User, answer: str, text: str = HAIKU) -> Demonstration:
+    approved(project, text)
+    slot = Slot.objects.claim_next(project, labeler, Slot.TaskType.DEMONSTRATION)
+    assert slot
+    return Demonstration.objects.submit(slot, labeler, {"text": answer}, uuid.uuid4())
