@@ -7,7 +7,7 @@ from typing import Any, Self
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.files.storage import default_storage
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -30,6 +30,11 @@ CONTENT_TYPES = {
 
 def export_folder() -> Path:
     return Path(default_storage.path(FOLDER))
+
+
+def _delete(name: str) -> None:
+    """Delete a file once the row that named it no longer does."""
+    transaction.on_commit(lambda: default_storage.delete(name))
 
 
 class ExportQuerySet(JobQuerySet):
@@ -160,7 +165,7 @@ class Export(Job):
         name = str(self.file.name)
         dropped = Export.objects.filter(pk=self.pk, file=name).exclude(file="").update(file="")
         if dropped:
-            default_storage.delete(name)
+            _delete(name)
         return bool(dropped)
 
     def discard(self) -> None:
@@ -168,7 +173,7 @@ class Export(Job):
         name = self.file.name
         self.delete()
         if name:
-            default_storage.delete(name)
+            _delete(name)
 
     @property
     def attempt_path(self) -> Path:

@@ -148,7 +148,6 @@ def test_datasets_reads_every_value(tmp_path: Path, kind: str, ending: str) -> N
 
 
 def test_datasets_reads_csv_with_what_the_documents_say(tmp_path: Path) -> None:
-    # Carriage returns aside: pandas ends a line at each, even in quotes where they stand alone at its end.
     data = load("csv", write(tmp_path / "rows.csv", ROWS), tmp_path / "cache", keep_default_na=False)
     assert data["opinion"] == [row["opinion"] for row in ROWS]
     assert [json.loads(cell) for cell in data["prompt"]] == [row["prompt"] for row in ROWS]
