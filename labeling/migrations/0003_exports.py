@@ -28,7 +28,7 @@ class Migration(migrations.Migration):
                 ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
                 ('started_at', models.DateTimeField(editable=False, null=True)),
                 ('finished_at', models.DateTimeField(editable=False, null=True)),
-                ('kind', models.CharField(choices=[('pairs', 'pairs: prompt, chosen, rejected'), ('rankings', 'rankings as they were given'), ('demonstrations', 'demonstrations'), ('ratings', 'ratings of single completions')], default='pairs', max_length=14, verbose_name='what')),
+                ('kind', models.CharField(choices=[('pairs', 'pairs (chosen, rejected)'), ('rankings', 'rankings as they were given'), ('demonstrations', 'demonstrations'), ('ratings', 'ratings of completions')], default='pairs', max_length=14, verbose_name='what')),
                 ('format', models.CharField(choices=[('jsonl', 'JSONL'), ('csv', 'CSV'), ('parquet', 'Parquet')], default='jsonl', help_text='JSONL and Parquet to train on, CSV for spreadsheets.', max_length=8, verbose_name='format')),
                 ('split', models.CharField(blank=True, choices=[('train', 'training'), ('heldout', 'held out')], help_text='What is held out measures models. Do not train on it.', max_length=10, verbose_name='part')),
                 ('language', models.CharField(blank=True, max_length=8, verbose_name='language')),

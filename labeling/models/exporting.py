@@ -78,10 +78,10 @@ class Export(Job):
     QUEUE = "default"
 
     class Kind(models.TextChoices):
-        PAIRS = "pairs", _("pairs: prompt, chosen, rejected")
+        PAIRS = "pairs", _("pairs (chosen, rejected)")
         RANKINGS = "rankings", _("rankings as they were given")
         DEMONSTRATIONS = "demonstrations", _("demonstrations")
-        RATINGS = "ratings", _("ratings of single completions")
+        RATINGS = "ratings", _("ratings of completions")
 
     class Format(models.TextChoices):
         JSONL = "jsonl", "JSONL"

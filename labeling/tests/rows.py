@@ -15,6 +15,7 @@ from labeling.models import (
     Slot,
     User,
 )
+from labeling.models.prompt import BATCH
 
 HAIKU = "Write a haiku about rain."
 ANSWERS = ["Rain on the roof tiles", "Grey sky, quiet street", "rain rain rain rain", "I cannot write poems."]
@@ -69,80 +70,50 @@ def demonstrated(project: Project, labeler: User, answer: str, text: str = HAIKU
 
 
 def many_ranked(project: Project, labeler: User, count: int, k: int = 4, words: str = "rain and wind ") -> None:
-    """`count` rankings without ties at once, each of a prompt of its own; texts are about `words` times 20 long."""
+    """`count` rankings without ties at once, each of a prompt of its own; texts are `words` about 20 times over."""
     prompts = []
     for number in range(count):
         prompt = Prompt(project=project, language="en", state=Prompt.State.APPROVED, split=Prompt.Split.TRAIN)
         prompt.set_messages([{"role": "user", "content": f"{number}: {words * 5}?"}])
         prompts.append(prompt)
-    Prompt.objects.bulk_create(prompts, batch_size=500)
+    Prompt.objects.bulk_create(prompts, batch_size=BATCH)
+    settings = {"k": k, "policy_name": "tiny-1", "temperature": 1.0, "top_p": 0.95, "max_new_tokens": 128}
     sets = CompletionSet.objects.bulk_create(
-        (
-            CompletionSet(
-                project=project,
-                prompt=prompt,
-                k=k,
-                policy_name="tiny-1",
-                temperature=1.0,
-                top_p=0.95,
-                max_new_tokens=128,
-                state=CompletionSet.State.CLOSED,
-            )
-            for prompt in prompts
-        ),
-        batch_size=500,
+        (CompletionSet(project=project, prompt=prompt, state="closed", **settings) for prompt in prompts),
+        batch_size=BATCH,
     )
+    said = {"model_name": "tiny-1", "logprob_sum": -10.0, "token_count": 80, "finish_reason": "stop"}
     Completion.objects.bulk_create(
         (
-            Completion(
-                completion_set=made,
-                index=index,
-                text=f"{index} of {made.pk}: {words * 20}",
-                model_name="tiny-1",
-                logprob_sum=-10.0,
-                token_count=80,
-                finish_reason=Completion.FinishReason.STOP,
-            )
+            Completion(completion_set=made, index=index, text=f"{index} of {made.pk}: {words * 20}", **said)
             for made in sets
             for index in range(k)
         ),
-        batch_size=500,
+        batch_size=BATCH,
     )
+    _rank_all(project, labeler, sets)
+
+
+def _rank_all(project: Project, labeler: User, sets: list[CompletionSet]) -> None:
+    filled = {"project": project, "task_type": Slot.TaskType.RANKING, "ordinal": 0, "state": Slot.State.ANSWERED}
     slots = Slot.objects.bulk_create(
-        (
-            Slot(
-                project=project,
-                task_type=Slot.TaskType.RANKING,
-                prompt_id=made.prompt_id,
-                completion_set=made,
-                ordinal=0,
-                state=Slot.State.ANSWERED,
-                labeler=labeler,
-            )
-            for made in sets
-        ),
-        batch_size=500,
+        (Slot(prompt_id=made.prompt_id, completion_set=made, labeler=labeler, **filled) for made in sets),
+        batch_size=BATCH,
     )
     answers = Answer.objects.bulk_create(
         (Answer(slot=slot, completion_set_id=slot.completion_set_id, labeler=labeler) for slot in slots),
-        batch_size=500,
+        batch_size=BATCH,
     )
-    ratings = [{"overall": 1 + index % 7, "flags": [], "note": ""} for index in range(k)]
+    k = sets[0].k
+    ranking = {
+        "tiers": list(range(1, k + 1)),
+        "ratings": [{"overall": 1 + index % 7, "flags": [], "note": ""} for index in range(k)],
+        "shown_order": list(range(k)),
+        "active_seconds": 30.0,
+    }
     revisions = Revision.objects.bulk_create(
-        (
-            Revision(
-                answer=answer,
-                number=1,
-                key=uuid.uuid4(),
-                tiers=list(range(1, k + 1)),
-                ratings=ratings,
-                shown_order=list(range(k)),
-                active_seconds=30.0,
-            )
-            for answer in answers
-        ),
-        batch_size=500,
+        (Revision(answer=answer, number=1, key=uuid.uuid4(), **ranking) for answer in answers), batch_size=BATCH
     )
     for answer, revision in zip(answers, revisions, strict=True):
         answer.current = revision
-    Answer.objects.bulk_update(answers, ["current"], batch_size=500)
+    Answer.objects.bulk_update(answers, ["current"], batch_size=BATCH)

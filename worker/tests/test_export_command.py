@@ -1,6 +1,7 @@
 """`manage.py export`: a file without a worker; what is wrong is one line."""
 
 import json
+import sys
 from io import StringIO
 from pathlib import Path
 
@@ -37,6 +38,15 @@ def test_names_are_there_for_who_asks_for_them(labelled: Project, tmp_path: Path
     path = tmp_path / "file"
     export("help", "--out", path, "--kind", "ratings", "--format", "jsonl", "--identities", "usernames")
     assert {json.loads(line)["labeler"] for line in path.read_text().splitlines()} == {"carol"}
+
+
+def test_a_web_server_without_pyarrow_says_so(
+    labelled: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "worker.parquet", None)
+    with pytest.raises(CommandError, match="Parquet needs the packages of a worker"):
+        export("help", "--out", tmp_path / "x.parquet")
+    assert not [path for path in tmp_path.iterdir() if path.is_file()]
 
 
 @pytest.mark.parametrize(
