@@ -8,7 +8,8 @@ from django.utils.translation import gettext_lazy as _
 
 from labeling.importing import ROLES
 from labeling.languages import OFFERED, language_choices
-from labeling.models import Import, InstructionVersion, Project, Prompt, Role, User
+from labeling.models import Export, Import, InstructionVersion, Project, Prompt, Role, User
+from labeling.models.exporting import CHOICES
 from labeling.models.project import MAX_K, MIN_K, SETTINGS
 from labeling.models.prompt import clean_tags
 
@@ -238,3 +239,26 @@ class MappingForm(forms.ModelForm):  # type: ignore[type-arg]
             raise ValidationError(_("One column cannot be two things. Choose different columns."))
         self.instance.mapping = mapping
         return cleaned
+
+
+class ExportForm(forms.ModelForm):  # type: ignore[type-arg]
+    """What to take out of a project. User names are offered to its curators alone."""
+
+    class Meta:
+        model = Export
+        fields = CHOICES
+
+    def __init__(self, data: Any, *, project: Project, by: User) -> None:
+        super().__init__(data, instance=Export(project=project, by=by))
+        self.is_curator = Project.objects.curated_by(by).filter(pk=project.pk).exists()
+        if not self.is_curator:
+            del self.fields["identities"]
+        everything: list[tuple[str, Any]] = [("", _("all"))]
+        self.fields["language"] = forms.ChoiceField(
+            label=_("language"), required=False, choices=everything + language_choices(project.languages)
+        )
+        self.fields["split"].choices = everything + list(Prompt.Split.choices)  # type: ignore[attr-defined]
+        self.order_fields(CHOICES)
+
+    def start(self) -> Export:
+        return Export.objects.start(self.instance.project, self.instance.by, **self.cleaned_data)

@@ -39,6 +39,7 @@ def requires(*roles: Role) -> Callable[[View], View]:
 
 
 curates = requires(Role.CURATOR, Role.ADMIN)
+exports = requires(Role.CURATOR, Role.OPS, Role.ADMIN)
 labels = requires(Role.LABELER)
 
 

@@ -5,6 +5,7 @@ from django.urls import URLPattern, path
 from labeling.views import (
     answers,
     desk,
+    exports,
     imports,
     instructions,
     keys,
@@ -72,4 +73,10 @@ urlpatterns: list[URLPattern] = [
     path("imports/<int:pk>/encoding/", imports.import_encoding, name="import_encoding"),
     path("imports/<int:pk>/take/", imports.import_take, name="import_take"),
     path("imports/<int:pk>/discard/", imports.import_discard, name="import_discard"),
+    # For ops, too
+    path("projects/<slug:slug>/exports/", exports.export_list, name="export_list"),
+    path("projects/<slug:slug>/exports/rows/", exports.export_rows, name="export_rows"),
+    path("exports/<int:pk>/file/", exports.export_file, name="export_file"),
+    path("exports/<int:pk>/cancel/", exports.export_cancel, name="export_cancel"),
+    path("exports/<int:pk>/discard/", exports.export_discard, name="export_discard"),
 ]

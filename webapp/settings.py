@@ -176,6 +176,7 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "mend jobs": {"task": "worker.tasks.mend", "schedule": 10.0, "options": {"expires": 10}},
     "run schedules": {"task": "worker.tasks.run_schedules", "schedule": 30.0, "options": {"expires": 30}},
+    "expire exports": {"task": "worker.tasks.expire_exports", "schedule": 3600.0, "options": {"expires": 600}},
 }
 
 # --- People ---------------------------------------------------------------------------------------------------------
@@ -285,6 +286,7 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": "/api/",
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "defaultModelsExpandDepth": 0},
     "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {"JobStateEnum": "worker.jobs.Job.State"},  # of exports and training runs alike
 }
 
 LOGGING = {

@@ -1,9 +1,9 @@
 """The tasks: one domain call each. A message carries a row's key and nothing else.
 
-Sampling and training are imported by the worker that does them: the trainer's and the beat's have no need of torch.
+What a task needs is imported by the worker that does it: the trainer's and the beat's have no need of torch.
 """
 
-from labeling.models import SamplingJob, TokenCount
+from labeling.models import Export, SamplingJob, TokenCount
 from rlhf.models import Schedule, TrainingRun
 from worker.celery import app
 
@@ -29,10 +29,22 @@ def train(run_id: int) -> None:
     training.train(run_id)
 
 
+@app.task(name=Export.TASK)  # type: ignore[untyped-decorator]
+def export(export_id: int) -> None:
+    from worker import exporting
+
+    exporting.export(export_id)
+
+
+@app.task(name="worker.tasks.expire_exports")  # type: ignore[untyped-decorator]
+def expire_exports() -> None:
+    Export.objects.expire()
+
+
 @app.task(name="worker.tasks.mend")  # type: ignore[untyped-decorator]
 def mend() -> None:
     """Take back what dead workers held, and ring again for everything that waits."""
-    for jobs in (SamplingJob.objects, TokenCount.objects, TrainingRun.objects):
+    for jobs in (SamplingJob.objects, TokenCount.objects, TrainingRun.objects, Export.objects):
         jobs.reap()
         jobs.ring()
     TokenCount.objects.old().delete()

@@ -4,6 +4,7 @@ from rest_framework.routers import SimpleRouter
 
 from labeling.api.completion_sets import CompletionSetViewSet
 from labeling.api.demonstrations import DemonstrationViewSet
+from labeling.api.exports import ExportViewSet
 from labeling.api.projects import ProjectViewSet
 from labeling.api.prompts import PromptViewSet
 from labeling.api.rankings import RankingViewSet
@@ -16,5 +17,6 @@ router.register("completion-sets", CompletionSetViewSet, "api-completion-set")
 router.register("tasks", TaskViewSet, "api-task")
 router.register("rankings", RankingViewSet, "api-ranking")
 router.register("demonstrations", DemonstrationViewSet, "api-demonstration")
+router.register("exports", ExportViewSet, "api-export")
 
 urlpatterns = router.urls

@@ -5,6 +5,7 @@ from labeling.models.completion import Completion, CompletionSet, SampledComplet
 from labeling.models.counting import TokenCount
 from labeling.models.demonstration import Demonstration, DemonstrationRevision
 from labeling.models.draft import Draft, DraftConflict
+from labeling.models.exporting import Export
 from labeling.models.importing import Import
 from labeling.models.outlook import Outlook
 from labeling.models.project import InstructionVersion, Project
@@ -23,6 +24,7 @@ __all__ = [
     "DemonstrationRevision",
     "Draft",
     "DraftConflict",
+    "Export",
     "Import",
     "InstructionVersion",
     "Judged",

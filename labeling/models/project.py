@@ -34,6 +34,12 @@ class ProjectQuerySet(models.QuerySet["Project"]):
             return self.none()
         return self if user.is_superuser else self.filter(members=user)
 
+    def exported_by(self, user: Any) -> Self:
+        """Projects whose labels `user` may take out."""
+        if not user.is_authenticated or not user.has_role(Role.CURATOR, Role.OPS, Role.ADMIN):
+            return self.none()
+        return self.visible_to(user)
+
     def labeled_by(self, user: Any) -> Self:
         """Projects in which `user` is given tasks."""
         if not user.is_authenticated or not user.has_role(Role.LABELER):

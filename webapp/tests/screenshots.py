@@ -31,6 +31,7 @@ NOT_PAGES = (
     "admin:jsi18n",
     "admin:autocomplete",
     "admin:rlhf_datasetsnapshot_file",
+    "export_file",
 )
 
 

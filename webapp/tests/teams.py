@@ -7,7 +7,7 @@ from typing import Any
 from axes.models import AccessAttempt, AccessFailureLog, AccessLog
 from django.core.files.base import ContentFile
 
-from labeling.models import Answer, Demonstration, Import, Project, Prompt, Slot, Translation, User
+from labeling.models import Answer, Demonstration, Export, Import, Project, Prompt, Slot, Translation, User
 from labeling.tests import world
 from rlhf.models import Promotion, Schedule
 from rlhf.tests.world import model_version, trained
@@ -53,10 +53,13 @@ def _rows(project: Project, curator: User, labeler: User, ops: User, words: str)
     batch = Import.objects.create(project=project, name=f"{words}.csv", format="csv", language="en", author=curator)
     batch.file.save("", ContentFile(f"prompt\nWhat is a sound, {words}?\n".encode()))
     training = trained(project, ops)
+    export = Export.objects.create(project=project, by=curator, state=Export.State.SUCCEEDED)
+    export.file.save(f"exports/{export.pk}.jsonl", ContentFile(f"{words}\n".encode()))
     return rows | {
         "prompt": draft,
         "translation": Translation.objects.begin(rows["prompt"], "ko", curator).source,
         "import": batch,
+        "export": export,
         "snapshot": training["snapshot"],
         "run": training["run"],
         "promotion": project.promotions.get(),

@@ -81,6 +81,7 @@ def known_keys(site: SimpleNamespace) -> dict[str, dict[str, Any]]:
         "tasks": ours["task"].pk,
         "rankings": ours["answer"].pk,
         "demonstrations": ours["demonstration"].pk,
+        "exports": ours["export"].pk,
         "snapshots": ours["snapshot"].pk,
         "runs": ours["run"].pk,
         "models": site.version.name,

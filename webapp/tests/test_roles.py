@@ -141,6 +141,10 @@ def outcome(answer: Any) -> str:
     return "refused" if answer.status_code in (403, 404) else "in"
 
 
+def text_of(answer: Any) -> str:
+    return str((answer.getvalue() if answer.streaming else answer.content).decode())
+
+
 ALL = sorted(set(addresses()), key=lambda address: address.name)
 
 
@@ -169,7 +173,7 @@ def test_everyone_gets_where_the_table_says_and_nowhere_else(teams: SimpleNamesp
         case = f"{row.method} {address.name} on {side}: {answer.status_code}"
         if answer.status_code in (405, 500) or outcome(answer) != wanted:
             wrong.append(f"{case}, should be {wanted}")
-        elif told := sorted(secret for secret in hidden_from(role, side) if secret in answer.content.decode()):
+        elif told := sorted(secret for secret in hidden_from(role, side) if secret in text_of(answer)):
             wrong.append(f"{case}, tells {told}")
     assert not wrong, "\n".join(wrong)
 

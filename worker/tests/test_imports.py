@@ -6,7 +6,7 @@ import sys
 
 from django.conf import settings
 
-HEAVY = ("torch", "sentencepiece", "tokenizers", "gguf", "safetensors", "worker.tasks", "worker.sampling")
+HEAVY = ("torch", "sentencepiece", "tokenizers", "gguf", "safetensors", "pyarrow", "worker.tasks", "worker.sampling")
 
 
 def loaded_by(code: str) -> set[str]:
@@ -29,7 +29,8 @@ def test_the_web_process_loads_no_torch_even_when_it_sends_work() -> None:
 def test_a_worker_finds_its_tasks_and_loads_torch_only_to_sample() -> None:
     code = (
         "import django; from worker.celery import app; django.setup(); app.loader.import_default_modules()\n"
-        "assert {'sample', 'train', 'mend', 'run_schedules'} <= {name.rsplit('.')[-1] for name in app.tasks}\n"
+        "assert {'sample', 'train', 'export', 'mend', 'run_schedules', 'expire_exports'}"
+        " <= {name.rsplit('.')[-1] for name in app.tasks}\n"
         "from worker import training"
     )
     assert loaded_by(code) == {"worker.tasks"}

@@ -124,8 +124,8 @@ def web_child(port: int) -> Child:
 
 
 def worker_children() -> list[Child]:
-    """A sampler that keeps the policy in memory; short jobs beside one training run, with the beat."""
-    queues = {"sampler": ["-Q", "sample", "-P", "solo"], "trainer": ["-Q", "default,train", "-P", "threads", "-c", "2"]}
+    """A sampler that keeps the policy in memory; short jobs beside a training run and an export, with the beat."""
+    queues = {"sampler": ["-Q", "sample", "-P", "solo"], "trainer": ["-Q", "default,train", "-P", "threads", "-c", "3"]}
     queues["trainer"] += ["-B"]
     site = settings.BROKER_SOCKET.parent.name
     return [
