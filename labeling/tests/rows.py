@@ -32,6 +32,7 @@ def sampled(prompt: Prompt, texts: list[str] = ANSWERS, cut: tuple[int, ...] = (
     """The live set of `prompt`, with `texts` as what the policy said; those at `cut` ended at the limit."""
     completion_set = CompletionSet.objects.live().get(prompt=prompt)
     job = SamplingJob.objects.claim(completion_set.job.pk)
+    assert job
     job.finish(
         [
             {
@@ -49,7 +50,7 @@ def sampled(prompt: Prompt, texts: list[str] = ANSWERS, cut: tuple[int, ...] = (
 
 def ranking(tiers: list[int | None], overall: int | None = 4, **fields: Any) -> dict[str, Any]:
     """A payload as the page sends it, with the same mark for every completion."""
-    ratings = [{"overall": overall, "flags": [], "note": ""} for _ in tiers]
+    ratings: list[dict[str, Any]] = [{"overall": overall, "flags": [], "note": ""} for _ in tiers]
     return {"tiers": tiers, "ratings": ratings, "note": "", "active_seconds": 12.5, **fields}
 
 
@@ -77,12 +78,18 @@ def many_ranked(project: Project, labeler: User, count: int, k: int = 4, words: 
         prompt.set_messages([{"role": "user", "content": f"{number}: {words * 5}?"}])
         prompts.append(prompt)
     Prompt.objects.bulk_create(prompts, batch_size=BATCH)
-    settings = {"k": k, "policy_name": "tiny-1", "temperature": 1.0, "top_p": 0.95, "max_new_tokens": 128}
+    settings: dict[str, Any] = {
+        "k": k,
+        "policy_name": "tiny-1",
+        "temperature": 1.0,
+        "top_p": 0.95,
+        "max_new_tokens": 128,
+    }
     sets = CompletionSet.objects.bulk_create(
         (CompletionSet(project=project, prompt=prompt, state="closed", **settings) for prompt in prompts),
         batch_size=BATCH,
     )
-    said = {"model_name": "tiny-1", "logprob_sum": -10.0, "token_count": 80, "finish_reason": "stop"}
+    said: dict[str, Any] = {"model_name": "tiny-1", "logprob_sum": -10.0, "token_count": 80, "finish_reason": "stop"}
     Completion.objects.bulk_create(
         (
             Completion(completion_set=made, index=index, text=f"{index} of {made.pk}: {words * 20}", **said)
@@ -95,24 +102,29 @@ def many_ranked(project: Project, labeler: User, count: int, k: int = 4, words: 
 
 
 def _rank_all(project: Project, labeler: User, sets: list[CompletionSet]) -> None:
-    filled = {"project": project, "task_type": Slot.TaskType.RANKING, "ordinal": 0, "state": Slot.State.ANSWERED}
+    filled: dict[str, Any] = {
+        "project": project,
+        "task_type": Slot.TaskType.RANKING,
+        "ordinal": 0,
+        "state": Slot.State.ANSWERED,
+    }
     slots = Slot.objects.bulk_create(
         (Slot(prompt_id=made.prompt_id, completion_set=made, labeler=labeler, **filled) for made in sets),
         batch_size=BATCH,
     )
     answers = Answer.objects.bulk_create(
-        (Answer(slot=slot, completion_set_id=slot.completion_set_id, labeler=labeler) for slot in slots),
+        (Answer(slot=slot, completion_set=made, labeler=labeler) for slot, made in zip(slots, sets, strict=True)),
         batch_size=BATCH,
     )
     k = sets[0].k
-    ranking = {
+    judged: dict[str, Any] = {
         "tiers": list(range(1, k + 1)),
         "ratings": [{"overall": 1 + index % 7, "flags": [], "note": ""} for index in range(k)],
         "shown_order": list(range(k)),
         "active_seconds": 30.0,
     }
     revisions = Revision.objects.bulk_create(
-        (Revision(answer=answer, number=1, key=uuid.uuid4(), **ranking) for answer in answers), batch_size=BATCH
+        (Revision(answer=answer, number=1, key=uuid.uuid4(), **judged) for answer in answers), batch_size=BATCH
     )
     for answer, revision in zip(answers, revisions, strict=True):
         answer.current = revision
