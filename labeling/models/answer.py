@@ -127,7 +127,7 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
         )
         answer.append(ranking, key=key, shown_order=slot.shown_order, **label)
         if ranking.verdict == Verdict.CANNOT_JUDGE:
-            slot.ask_another()
+            Slot.objects.open_places(completion_set)  # for somebody who can
         completion_set.close_or_reopen()
         return answer
 

@@ -7,16 +7,17 @@ from typing import Any, Self, TypedDict
 
 from django.apps import apps
 from django.db import models, transaction
-from django.db.models import F
+from django.db.models import Count, F
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from labeling.models.project import Project
 from labeling.models.prompt import BATCH, Prompt
-from labeling.rankings import LETTERS, first_alike
+from labeling.rankings import LETTERS, Verdict, first_alike
 from worker.jobs import Job, JobQuerySet
 
 PATIENCE = timedelta(minutes=3)
+MOST_STAND_INS = 3  # where so many cannot judge a set, more would not help
 
 
 class SampledCompletion(TypedDict):
@@ -54,6 +55,12 @@ class CompletionSetQuerySet(models.QuerySet["CompletionSet"]):
     def failed(self) -> Self:
         """Sets that never came and will not come by themselves."""
         return self.filter(state=CompletionSet.State.SAMPLING).exclude(job__in=SamplingJob.objects.unfinished())
+
+    def stand_ins(self) -> dict[int, int]:
+        """By set: how many labelers are asked in the stead of those who could not judge it. Others are not in it."""
+        cannot = self.filter(answers__slot__isnull=False, answers__current__verdict=Verdict.CANNOT_JUDGE).order_by()
+        counts = cannot.values_list("pk").annotate(Count("answers"))
+        return {pk: min(count, MOST_STAND_INS) for pk, count in counts}
 
     def sampled(self) -> Self:
         return self.filter(state__in=(CompletionSet.State.READY, CompletionSet.State.CLOSED))

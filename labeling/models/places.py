@@ -19,7 +19,11 @@ class PlaceQuerySet(models.QuerySet["Slot"]):
         return self.filter(state="open")
 
     def open_places(self, completion_set: CompletionSet) -> None:
-        """As many slots for rankings of a set as the project asks for; those there stay."""
+        """As many slots for rankings of a set as the project asks for, and one for each who cannot judge it.
+
+        Those there stay.
+        """
+        stand_ins = CompletionSet.objects.filter(pk=completion_set.pk).stand_ins().get(completion_set.pk, 0)
         self._open(
             self.model(
                 project=completion_set.project,
@@ -28,7 +32,7 @@ class PlaceQuerySet(models.QuerySet["Slot"]):
                 completion_set=completion_set,
                 ordinal=ordinal,
             )
-            for ordinal in range(completion_set.project.ranking_overlap)
+            for ordinal in range(completion_set.project.ranking_overlap + stand_ins)
         )
 
     def open_demonstrations(self, prompts: Iterable[Prompt]) -> None:
@@ -60,7 +64,11 @@ class PlaceQuerySet(models.QuerySet["Slot"]):
             self.open_places(completion_set)
         prompts = project.prompts.approved().select_related("project")
         self.open_demonstrations(prompts.exclude(demonstrations__origin="imported"))
-        too_many = Q(task_type="ranking", ordinal__gte=project.ranking_overlap)
+        stand_ins = ranked.stand_ins()
+        too_many = Q(task_type="ranking", ordinal__gte=project.ranking_overlap) & ~Q(completion_set__in=stand_ins)
+        for count in set(stand_ins.values()):
+            keys = [key for key, asked in stand_ins.items() if asked == count]
+            too_many |= Q(completion_set__in=keys, ordinal__gte=project.ranking_overlap + count)
         if project.demonstration_overlap:
             too_many |= Q(task_type="demonstration", ordinal__gte=project.demonstration_overlap)
         self.model.objects.filter(too_many, project=project).withdraw()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import IntegrityError, models, transaction
-from django.db.models import Exists, F, Max, OuterRef, Q
+from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext as translate
 from django.utils.translation import gettext_lazy as _
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 LEASE = timedelta(minutes=15)
 UNDO = timedelta(seconds=30)
 CANDIDATES = 20
-MOST_ASKED = 3  # labelers who cannot judge a set, for each of whom somebody else is asked
 
 
 class StaleAssignment(Exception):
@@ -288,22 +287,6 @@ class Slot(models.Model):
         """What a returned task needs is a new look, once its labeler has changed it."""
         returned = Slot.objects.filter(pk=self.pk, labeler=person, review_state=self.ReviewState.RETURNED)
         returned.update(review_state=self.ReviewState.CHANGED)
-
-    def ask_another(self) -> None:
-        """Open one more place of this piece, for somebody who can judge it; after three who cannot, no more."""
-        places = Slot.objects.filter(completion_set=self.completion_set, prompt=self.prompt, repeat=self.repeat)
-        cannot = places.filter(answer__current__verdict="cannot_judge").count()
-        if cannot > MOST_ASKED:
-            return
-        last = places.aggregate(last=Max("ordinal"))["last"]
-        Slot.objects.create(
-            project=self.project,
-            task_type=self.task_type,
-            prompt=self.prompt,
-            completion_set=self.completion_set,
-            repeat=self.repeat,
-            ordinal=last + 1,
-        )
 
     def stale(self, labeler: User) -> StaleAssignment:
         """Why this slot is not `labeler`'s to work on."""

@@ -89,3 +89,13 @@ def test_for_each_who_cannot_judge_somebody_else_is_asked_up_to_three(project: P
     assert asked == 4
     completion_set.refresh_from_db()
     assert completion_set.state == CompletionSet.State.CLOSED
+
+
+def test_a_change_of_overlap_leaves_who_is_asked_in_somebodys_stead(project: Project, alice: User) -> None:
+    completion_set = sampled(approved(project))
+    Answer.objects.submit(claim(project, alice), alice, {"verdict": "cannot_judge"}, uuid.uuid4())
+    other = sampled(approved(project, "Name three rivers."))
+    for overlap, places in ((3, 4), (1, 2)):
+        project.ranking_overlap = overlap
+        project.reconfigure()
+        assert (completion_set.slots.count(), other.slots.count()) == (places, overlap)
