@@ -1,8 +1,10 @@
 """The finer ways of the tier board in Chromium: ties, pins, undo, verdicts, one's own keys, taking back, changing."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from labeling.models import Answer, CompletionSet, Project, Review, Revision, Slot, User
@@ -195,8 +197,10 @@ def test_the_offer_to_take_back_goes_away(
     rate_all(page, "541")
     press(page, "1", "2", "3", "Control+Enter")
     finished(page)
+    Slot.objects.filter(pk=slot.pk).update(answered_at=timezone.now() - timedelta(seconds=25))
+    page.reload()
     expect(page.get_by_role("button", name="Take it back")).to_be_visible()
-    expect(page.get_by_role("button", name="Take it back")).to_be_hidden(timeout=35_000)
+    expect(page.get_by_role("button", name="Take it back")).to_be_hidden(timeout=10_000)
     press(page, "Control+z")
     assert Answer.objects.standing().count() == 1
 

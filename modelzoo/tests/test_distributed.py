@@ -68,7 +68,8 @@ LONG = {"epochs": 400, "batch_size": 4, "checkpoint_every": 10}
 
 
 @pytest.mark.parametrize(
-    "stage", [pytest.param(stage, marks=pytest.mark.slow if stage in ("pretrain", "dpo") else []) for stage in STAGES]
+    "stage",
+    [pytest.param(stage, marks=pytest.mark.slow if stage in ("pretrain", "dpo", "reward") else []) for stage in STAGES],
 )
 def test_two_processes_take_the_same_course_as_one(train: Train, start: Start, corpus: str, stage: str) -> None:
     params = {**TEN_STEPS[stage], "adam_eps": 1e-3}  # the default turns rounding of tiny gradients into steps
@@ -92,7 +93,7 @@ def test_bad_input_is_one_clear_line_and_a_result(start: Start, tmp_path: Path) 
     assert (tmp_path / "out.log").read_text().count("Some parameters cannot be used") == 1
 
 
-@pytest.mark.parametrize("how", ["sigterm", "end of standard input"])
+@pytest.mark.parametrize("how", ["sigterm", pytest.param("end of standard input", marks=pytest.mark.slow)])
 def test_asked_to_stop_all_processes_end_with_a_checkpoint_of_the_same_step(
     start: Start, tmp_path: Path, how: str
 ) -> None:

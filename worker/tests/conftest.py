@@ -41,12 +41,14 @@ def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No test talks to a broker that happens to run on this machine, or sees what an earlier one left in memory."""
     use_broker(f"redis+socket://{tmp_path}/nobody.sock")
     monkeypatch.setattr(sampling, "resident", sampling.Resident())
     leases.stopping.clear()
     torch.set_num_threads(1)
+    yield
+    leases.stopping.clear()  # tests of other packages run jobs, too
 
 
 def use_broker(url: str) -> None:

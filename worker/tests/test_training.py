@@ -25,7 +25,7 @@ from worker.tests.conftest import WORDS, until
 State = TrainingRun.State
 Start = Callable[..., TrainingRun]
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.once, pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture(autouse=True)
