@@ -64,7 +64,7 @@ def test_other_pages(visit: Visit, project: Project, alice: User, look: dict[str
     page.get_by_role("button", name="Preview").click()
     expect(page.locator("#preview strong")).to_be_visible()
     assert complaints(page) == []
-    own = (f"/answers/{answer.pk}/", f"/answers/{answer.pk}/change/", "/answers/", "/desk/", "/work/", "/keys/")
+    own = (f"/answers/{answer.pk}/", f"/answers/{answer.pk}/change/", "/answers/", "/desk/", "/your-work/", "/keys/")
     for path in (*own, f"/instructions/{project.slug}/"):
         page.goto(path)
         assert complaints(page) == [], path

@@ -143,7 +143,7 @@ def test_pages_show_it_to_curators_and_ones_own_to_labelers(
     page = client.get(address).content.decode()
     assert "83.3%" in page and "alice" in page and "bob" in page
     client.force_login(alice)
-    own = client.get("/work/").content.decode()
+    own = client.get("/your-work/").content.decode()
     assert "83.3%" in own and "bob" not in own
     assert "0:00:12" in own
 
