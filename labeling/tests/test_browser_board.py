@@ -173,6 +173,7 @@ def test_what_was_handed_in_is_taken_back(
     finished(page)
     assert Answer.objects.standing().count() == 1
     if way == "key":
+        expect(page.get_by_role("button", name="Take it back")).to_be_visible()  # the script has begun
         press(page, "Control+z")
     else:
         page.get_by_role("button", name="Take it back").tap()

@@ -139,7 +139,7 @@ def test_recomputing_takes_the_memory_that_is_reckoned() -> None:
         taken[recompute] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         config = TrainingConfig(micro_batch_size=1, max_length=length, gradient_checkpointing=recompute)
         reckoned[recompute] = memory._activations(shape, config)
-    assert taken[True] < taken[False] / 3
+    assert taken[True] < taken[False] / 2
     for recompute, size in taken.items():
         assert size / 2 < reckoned[recompute] < 2 * size, (taken, reckoned)
 

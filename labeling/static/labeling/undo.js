@@ -19,6 +19,7 @@ async function takeBack(before) {
 (function () {
   const line = document.getElementById("undo");
   if (!line) return;
+  line.hidden = false; // hidden as long as nothing would answer its button
   line.querySelector("button").addEventListener("click", () => takeBack(window.beforeTakingBack));
   const gone = () => {
     if (line.contains(document.activeElement)) document.activeElement.blur();
