@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy as _
 
 from labeling.importing import ROLES
 from labeling.languages import OFFERED, language_choices
-from labeling.models import Export, Import, InstructionVersion, Project, Prompt, Role, User
+from labeling.models import Export, Import, InstructionVersion, Participation, Project, Prompt, Role, User
 from labeling.models.exporting import CHOICES
 from labeling.models.project import MAX_K, MIN_K, SETTINGS
 from labeling.models.prompt import clean_tags
@@ -74,6 +74,33 @@ class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
     def reconfigure(self) -> None:
         self.instance.reconfigure()
         self.instance.members.set(self.cleaned_data["members"])
+
+
+class ParticipationForm(forms.ModelForm):  # type: ignore[type-arg]
+    """What one labeler is given in a project."""
+
+    languages = forms.MultipleChoiceField(
+        label=_("languages"),
+        widget=forms.CheckboxSelectMultiple,
+        required=False,
+        help_text=_("Only tasks in these. None ticked: all languages."),
+    )
+    tags = TagsField()
+    screening = forms.ChoiceField(
+        label=_("screening"),
+        required=False,
+        choices=Participation.Screening.choices,
+        help_text=_("Pass them, fail them, let them in without it, or have them go through what is new in it."),
+    )
+
+    class Meta:
+        model = Participation
+        fields = ["languages", "tags", "screening"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["languages"].choices = language_choices(self.instance.project.languages)  # type: ignore[attr-defined]
+        self.fields["tags"].help_text = _("With commas between them: only prompts with one of these. Empty: all.")
 
 
 class InstructionsForm(forms.Form):

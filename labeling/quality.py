@@ -145,6 +145,11 @@ def with_others(judgements: Sequence[Judgement], name: str) -> Figure:
     )
 
 
+def retests(repeats: Iterable[tuple[list[int], list[int]]]) -> Figure:
+    """How far one labeler says the same of a set again: of each the first ranking and the repeat."""
+    return Figure.of(pair_agreement(both) for both in repeats)
+
+
 def _labeler(name: str, own: Sequence[Judgement], sets: dict[int, dict[str, list[int]]]) -> Labeler:
     others = (
         sum((pair_agreement([each.tiers, t]) for who, t in sets[each.set_id].items() if who != name), Agreement())

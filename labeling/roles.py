@@ -41,6 +41,7 @@ def requires(*roles: Role) -> Callable[[View], View]:
 curates = requires(Role.CURATOR, Role.ADMIN)
 exports = requires(Role.CURATOR, Role.OPS, Role.ADMIN)
 labels = requires(Role.LABELER)
+judges = requires(Role.LABELER, Role.CURATOR, Role.ADMIN)
 
 
 def person(request: HttpRequest) -> User:

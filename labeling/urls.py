@@ -3,12 +3,14 @@
 from django.urls import URLPattern, path
 
 from labeling.views import (
+    adjudication,
     answers,
     desk,
     exports,
     imports,
     instructions,
     keys,
+    people,
     projects,
     prompts,
     quality,
@@ -65,6 +67,13 @@ urlpatterns: list[URLPattern] = [
     path("prompts/<int:pk>/translate/<slug:language>/", translations.translation, name="translation"),
     path("prompts/<int:pk>/translate/<slug:language>/draft/", translations.translation_draft, name="translation_draft"),
     path("projects/<slug:slug>/quality/", quality.quality, name="quality"),
+    path("projects/<slug:slug>/people/", people.people, name="people"),
+    path("projects/<slug:slug>/people/<int:labeler>/", people.labeler_page, name="labeler"),
+    path("projects/<slug:slug>/people/<int:labeler>/quarantine/", people.labeler_quarantine, name="labeler_quarantine"),
+    path("answers/<int:pk>/known/", people.answer_known, name="answer_known"),
+    path("projects/<slug:slug>/adjudication/", adjudication.adjudication, name="adjudication"),
+    path("sets/<int:pk>/", adjudication.disputed_set, name="set_dispute"),
+    path("sets/<int:pk>/adjudicate/", adjudication.set_adjudicate, name="set_adjudicate"),
     path("projects/<slug:slug>/review/", reviews.review_list, name="review_list"),
     path("reviews/<int:pk>/", reviews.review_add, name="review_add"),
     path("projects/<slug:slug>/imports/", imports.import_list, name="import_list"),

@@ -7,7 +7,9 @@ from labeling.models.demonstration import Demonstration, DemonstrationRevision
 from labeling.models.draft import Draft, DraftConflict
 from labeling.models.exporting import Export
 from labeling.models.importing import Import
+from labeling.models.known_answer import KnownAnswer
 from labeling.models.outlook import Outlook
+from labeling.models.participation import Participation
 from labeling.models.project import InstructionVersion, Project
 from labeling.models.prompt import Prompt
 from labeling.models.review import Review
@@ -28,7 +30,9 @@ __all__ = [
     "Import",
     "InstructionVersion",
     "Judged",
+    "KnownAnswer",
     "Outlook",
+    "Participation",
     "Project",
     "Prompt",
     "Review",

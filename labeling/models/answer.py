@@ -8,15 +8,18 @@ from typing import Any, Self
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
+from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Length
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from labeling.models.completion import Completion, CompletionSet
+from labeling.models.participation import Participation
 from labeling.models.project import Project
 from labeling.models.prompt import BATCH, Prompt
 from labeling.models.slot import Slot, StaleAssignment
+from labeling.models.states import Purpose
 from labeling.models.user import User
 from labeling.quality import Judgement
 from labeling.rankings import LETTERS, Ranking, Verdict, clean_ranking
@@ -40,10 +43,31 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
         """Handed in, and not taken back."""
         return self.filter(slot__isnull=False)
 
-    def trainable(self) -> Self:
+    def ranked(self) -> Self:
         """Those that say which completion is better, and were not returned to be done better."""
         ranked = self.standing().filter(current__verdict=Verdict.RANKED)
         return ranked.exclude(slot__review_state=Slot.ReviewState.RETURNED)
+
+    def counted(self) -> Self:
+        """The same without those whose labeler is in quarantine."""
+        return self.ranked().exclude(Participation.objects.hides("completion_set__project", "labeler"))
+
+    def independent(self) -> Self:
+        """What each labeler said of a set by themselves, the first time: what agreement is about."""
+        return self.counted().filter(slot__purpose=Purpose.LABEL)
+
+    def decisions(self) -> Self:
+        """What curators decided on sets in dispute."""
+        return self.counted().filter(slot__purpose=Purpose.ADJUDICATION)
+
+    def trainable(self) -> Self:
+        """What models learn from: of a set in dispute the curator's decision, of others every labeler's ranking.
+
+        Checks of labelers are not labels: a known answer would be learnt as often as it was asked.
+        """
+        decided = Answer.objects.decisions().filter(completion_set=OuterRef("completion_set"))
+        is_label = Q(slot__purpose=Purpose.LABEL) & ~Exists(decided)
+        return self.counted().filter(is_label | Q(slot__purpose=Purpose.ADJUDICATION))
 
     def amendable_by(self, user: Any) -> Self:
         """Labelers change their own rankings, curators all of their projects."""
@@ -51,8 +75,9 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
         own = standing.filter(labeler=user, completion_set__project__in=Project.objects.labeled_by(user))
         return own | standing.filter(completion_set__project__in=Project.objects.curated_by(user))
 
-    def judgements(self, newest: int) -> list[Judgement]:
+    def judgements(self, newest: int, *, with_quarantined: bool = False) -> list[Judgement]:
         """The query's `newest` rankings as rows for `labeling.quality`: a query, and one for every few hundred sets."""
+        independent = self.ranked().filter(slot__purpose=Purpose.LABEL) if with_quarantined else self.independent()
         names = ("completion_set", "labeler__username", "current__tiers", "current__shown_order")
         facts = (
             "current__active_seconds",
@@ -60,7 +85,7 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
             "completion_set__prompt__language",
             "completion_set__prompt__tags",
         )
-        rows = list(self.trainable().order_by("-pk").values_list(*names, *facts)[:newest])
+        rows = list(independent.order_by("-pk").values_list(*names, *facts)[:newest])
         lengths: dict[int, dict[int, int]] = defaultdict(dict)
         sets = list({row[0] for row in rows})
         for start in range(0, len(sets), BATCH):
@@ -82,9 +107,22 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
             for chosen, name, tiers, shown, seconds, made, language, tags in rows
         ]
 
+    def repeats(self, participation: Participation) -> list[tuple[list[int], list[int]]]:
+        """Tiers of each set that a labeler ranked twice: the first time, and again without being told."""
+        own = self.standing().filter(
+            labeler=participation.labeler,
+            completion_set__project=participation.project,
+            current__verdict=Verdict.RANKED,
+        )
+        again = own.filter(slot__purpose=Purpose.REPEAT)
+        first = own.filter(slot__purpose=Purpose.LABEL, completion_set__in=again.values("completion_set"))
+        before = dict(first.values_list("completion_set", "current__tiers"))
+        after = again.order_by("pk").values_list("completion_set", "current__tiers")
+        return [(before[key], tiers) for key, tiers in after if key in before]
+
     def best_first(self, prompt: Prompt, labeler: User) -> list[Completion]:
         """Completions of `prompt` that `labeler` has ranked, the best first, each text once."""
-        ranked = self.trainable().filter(completion_set__prompt=prompt, labeler=labeler).select_related("current")
+        ranked = self.independent().filter(completion_set__prompt=prompt, labeler=labeler).select_related("current")
         tiered = [
             (answer.current.tiers[completion.index], completion)
             for answer in ranked.prefetch_related("completion_set__completions")
@@ -111,7 +149,7 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
         completion_set = slot.completion_set
         if completion_set is None:
             raise ValidationError(_("This task asks for a demonstration, not for a ranking."))
-        ranking = clean_ranking(payload, completion_set.texts, require_ratings=slot.project.require_ratings)
+        ranking = clean_ranking(payload, completion_set.texts, require_ratings=slot.requires_ratings)
         label = slot.clean_label(payload)
         try:
             slot.take(labeler)
@@ -126,9 +164,11 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
             completion_set=completion_set, labeler=labeler, repeat=slot.repeat, defaults={"slot": slot}
         )
         answer.append(ranking, key=key, shown_order=slot.shown_order, **label)
-        if ranking.verdict == Verdict.CANNOT_JUDGE:
+        if ranking.verdict == Verdict.CANNOT_JUDGE and slot.purpose == Purpose.LABEL:
             Slot.objects.open_places(completion_set)  # for somebody who can
         completion_set.close_or_reopen()
+        if slot.purpose == Purpose.SCREENING:
+            Participation.objects.of(slot.project, labeler).finish_screening()
         return answer
 
 
@@ -186,7 +226,7 @@ class Answer(models.Model):
         if newest is None or newest.number != stands_on or Revision.objects.filter(key=key).exists():
             raise ValidationError(_("This was changed in the meantime. Reload the page to see how it stands."))
         is_ranked = newest.verdict == Verdict.RANKED
-        required = self.slot.project.require_ratings and is_ranked and any(newest.ratings)
+        required = self.slot.requires_ratings and is_ranked and any(newest.ratings)
         ranking = clean_ranking(payload, self.completion_set.texts, require_ratings=required)
         revision = self.append(
             ranking,

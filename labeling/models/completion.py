@@ -7,12 +7,14 @@ from typing import Any, Self, TypedDict
 
 from django.apps import apps
 from django.db import models, transaction
-from django.db.models import Count, F
+from django.db.models import Count, F, Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from labeling.models.participation import Participation
 from labeling.models.project import Project
 from labeling.models.prompt import BATCH, Prompt
+from labeling.models.states import Purpose
 from labeling.rankings import LETTERS, Verdict, first_alike
 from worker.jobs import Job, JobQuerySet
 
@@ -57,9 +59,15 @@ class CompletionSetQuerySet(models.QuerySet["CompletionSet"]):
         return self.filter(state=CompletionSet.State.SAMPLING).exclude(job__in=SamplingJob.objects.unfinished())
 
     def stand_ins(self) -> dict[int, int]:
-        """By set: how many labelers are asked in the stead of those who could not judge it. Others are not in it."""
-        cannot = self.filter(answers__slot__isnull=False, answers__current__verdict=Verdict.CANNOT_JUDGE).order_by()
-        counts = cannot.values_list("pk").annotate(Count("answers"))
+        """By set: how many labelers are asked in the stead of those who could not judge it, or whose word does not
+        count while they are in quarantine. Others are not in it."""
+        answers = apps.get_model("labeling", "Answer").objects.filter(
+            completion_set__in=self.order_by(), slot__purpose=Purpose.LABEL
+        )
+        lost = answers.filter(
+            Q(current__verdict=Verdict.CANNOT_JUDGE) | Participation.objects.hides("completion_set__project", "labeler")
+        )
+        counts = lost.order_by().values_list("completion_set").annotate(Count("pk"))
         return {pk: min(count, MOST_STAND_INS) for pk, count in counts}
 
     def sampled(self) -> Self:
@@ -157,7 +165,7 @@ class CompletionSet(models.Model):
         state = CompletionSet.objects.select_for_update().values_list("state", flat=True).get(pk=self.pk)
         before, after = (
             (self.State.CLOSED, self.State.READY)
-            if self.slots.exclude(state="answered").exists()
+            if self.slots.filter(purpose=Purpose.LABEL).exclude(state="answered").exists()
             else (self.State.READY, self.State.CLOSED)
         )
         if state == before:

@@ -7,11 +7,13 @@ from typing import Any, Self
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
+from django.db.models.functions import Length
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from labeling.models.answer import Answer
 from labeling.models.completion import Completion
+from labeling.models.participation import Participation
 from labeling.models.project import Project
 from labeling.models.prompt import BATCH, Prompt
 from labeling.models.slot import Slot, StaleAssignment
@@ -33,6 +35,14 @@ def clean_demonstration(text: Any) -> str:
             params={"length": len(text), "limit": MAX_DEMONSTRATION_CHARACTERS},
         )
     return text.strip()
+
+
+def _pasted(payload: dict[str, Any]) -> int:
+    """Characters that the page saw come from the clipboard. Telemetry: what is not a number counts as none."""
+    said = payload.get("pasted")
+    if not isinstance(said, int) or isinstance(said, bool):
+        return 0
+    return max(0, min(said, MAX_DEMONSTRATION_CHARACTERS))
 
 
 def _started_from(payload: dict[str, Any], prompt: Prompt, labeler: User) -> Completion | None:
@@ -64,7 +74,21 @@ class DemonstrationQuerySet(models.QuerySet["Demonstration"]):
             prompt__state=Prompt.State.RETIRED, prompt__approved_by__isnull=False
         )
         returned = models.Q(slot__review_state=Slot.ReviewState.RETURNED)
-        return self.standing().exclude(returned).filter(models.Q(origin=Demonstration.Origin.LABELER) | was_approved)
+        hidden = Participation.objects.hides("prompt__project", "author")
+        return (
+            self.standing()
+            .exclude(returned)
+            .exclude(hidden)
+            .filter(models.Q(origin=Demonstration.Origin.LABELER) | was_approved)
+        )
+
+    def pasted_share(self) -> float | None:
+        """How much of what was written came from the clipboard, 0 to 1; None where nothing was written."""
+        written = self.filter(origin=Demonstration.Origin.LABELER).order_by()
+        rows = written.annotate(pasted=models.Max("revisions__pasted")).values_list("pasted", Length("text"))
+        counts = [(min(pasted, length), length) for pasted, length in rows]
+        total = sum(length for _pasted, length in counts)
+        return sum(pasted for pasted, _length in counts) / total if total else None
 
     @transaction.atomic
     def submit(self, slot: Slot, labeler: User, payload: Any, key: uuid.UUID) -> "Demonstration":
@@ -81,7 +105,10 @@ class DemonstrationQuerySet(models.QuerySet["Demonstration"]):
         if not isinstance(payload, dict):
             raise ValidationError(_("The demonstration is not readable. Reload the page."))
         text = clean_demonstration(payload.get("text"))
-        label = slot.clean_label(payload) | {"started_from": _started_from(payload, slot.prompt, labeler)}
+        label = slot.clean_label(payload) | {
+            "started_from": _started_from(payload, slot.prompt, labeler),
+            "pasted": _pasted(payload),
+        }
         try:
             slot.take(labeler)
         except StaleAssignment:
@@ -178,7 +205,7 @@ class Demonstration(models.Model):
         if self.newest.number != stands_on or DemonstrationRevision.objects.filter(key=key).exists():
             raise ValidationError(_("This was changed in the meantime. Reload the page to see how it stands."))
         label = self.slot.clean_label(payload) if self.slot else {}
-        label["started_from"] = self.newest.started_from
+        label |= {"started_from": self.newest.started_from, "pasted": _pasted(payload)}
         revision = self.append(text, key=key, editor=None if by == self.author else by, **label)
         if self.slot:
             self.slot.changed_by(by)
@@ -191,6 +218,7 @@ class Demonstration(models.Model):
             "text": self.text,
             "active_seconds": newest.active_seconds,
             "started_from": newest.started_from_id,
+            "pasted": newest.pasted,
         }
 
     @property
@@ -207,6 +235,8 @@ class DemonstrationRevision(models.Model):
     """The completion that its author corrected; empty where it was written from nothing."""
     editor = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+")
     """Who amended it; empty where it was its author."""
+    pasted = models.PositiveIntegerField(default=0)
+    """Characters that came from the clipboard, as far as the page saw."""
     active_seconds = models.FloatField(default=0)
     instruction_version = models.PositiveIntegerField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -8,12 +8,16 @@ from django.db.models import Count, Min
 from django.db.models.functions import Now
 
 from labeling.models.completion import CompletionSet, CompletionSetQuerySet, SamplingJob
+from labeling.models.known_answer import KnownAnswer
+from labeling.models.participation import Participation
 from labeling.models.project import Project
 from labeling.models.prompt import Prompt
 from labeling.models.slot import Slot
 from labeling.models.user import User
 
-WhyNothing = Literal["no_prompts", "stalled", "sampling", "taken", "failed", "no_policy", "done"]
+WhyNothing = Literal[
+    "no_prompts", "stalled", "sampling", "taken", "failed", "no_policy", "paused", "not_passed", "done"
+]
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,17 @@ class Outlook:
 
     @classmethod
     def of(cls, project: Project, labeler: User) -> Self:
+        participation = Participation.objects.of(project, labeler)
         slots = Slot.objects.filter(project=project)
         held = slots.held_by(labeler).order_by("-lease_until").first()
-        offered = slots.offered_to(labeler).order_by().values_list("task_type")
+        offered = slots.offered_to(labeler).within(participation).order_by().values_list("task_type")
         waiting = dict(offered.annotate(number=Count("pk")))
-        taken = slots.filter(state=Slot.State.LEASED, lease_until__gte=Now()).meant_for(labeler)
+        taken = slots.filter(state=Slot.State.LEASED, lease_until__gte=Now()).meant_for(labeler).within(participation)
         back_at = taken.aggregate(first=Min("lease_until"))["first"]
+        if participation.is_screened and not participation.is_quarantined:
+            waiting[Slot.TaskType.RANKING] = KnownAnswer.objects.left_for(participation).count() - bool(
+                held and held.task_type == Slot.TaskType.RANKING
+            )
         sampling = _unsampled(project).filter(job__in=SamplingJob.objects.unfinished()).count()
         return cls(
             project=project,
@@ -59,12 +68,17 @@ class Outlook:
             demonstrations=waiting.get(Slot.TaskType.DEMONSTRATION, 0),
             sampling=sampling,
             answered=slots.answered_by(labeler).count(),
-            why_nothing=None if waiting or held else _why_nothing(project, sampling, back_at),
+            why_nothing=None if any(waiting.values()) or held else _why_nothing(participation, sampling, back_at),
             back_at=back_at,
         )
 
 
-def _why_nothing(project: Project, sampling: int, back_at: datetime | None) -> WhyNothing:
+def _why_nothing(participation: Participation, sampling: int, back_at: datetime | None) -> WhyNothing:
+    project = participation.project
+    if participation.is_quarantined:
+        return "paused"
+    if participation.is_screened:
+        return "not_passed"
     if not project.prompts.approved().exists():
         return "no_prompts"
     if sampling:

@@ -14,6 +14,7 @@ from labeling.models.user import Role, User
 MIN_K, MAX_K = 4, 9
 SETTINGS = [
     *("name", "languages", "k", "ranking_overlap", "demonstration_overlap", "require_ratings", "use_flags"),
+    *("screening_percent", "gold_percent", "repeat_percent"),
     *("temperature", "top_p", "max_new_tokens"),
 ]
 K_RANGE = [MinValueValidator(MIN_K), MaxValueValidator(MAX_K)]
@@ -95,6 +96,20 @@ class Project(models.Model):
         _("rate every completion before ranking"), default=True, help_text=_("Overall quality from 1 to 7.")
     )
     use_flags = models.BooleanField(_("offer InstructGPT's eleven flags"), default=True)
+
+    screening_percent = models.PositiveSmallIntegerField(
+        _("pass mark of the screening, in percent"),
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(100)],
+        help_text=_("Of the pairs that known answers order. Empty: nobody is screened. InstructGPT asked for 75."),
+    )
+    gold_percent = models.PositiveSmallIntegerField(
+        _("hidden known answers, in percent of rankings"), default=5, validators=[MaxValueValidator(50)]
+    )
+    repeat_percent = models.PositiveSmallIntegerField(
+        _("hidden repeats, in percent of rankings"), default=2, validators=[MaxValueValidator(50)]
+    )
 
     temperature = models.FloatField(
         _("temperature"),

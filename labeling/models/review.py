@@ -20,9 +20,11 @@ MAX_COMMENT_CHARACTERS = 2000
 
 class ReviewQuerySet(models.QuerySet["Review"]):
     def slots_for(self, reviewer: User) -> "SlotQuerySet":
-        """What `reviewer` may review: answers in the projects they curate, but for their own."""
+        """What `reviewer` may review: answers in the projects they curate, but for their own and for hidden checks."""
         answered: SlotQuerySet = Slot.objects.filter(
-            state=Slot.State.ANSWERED, project__in=Project.objects.curated_by(reviewer)
+            state=Slot.State.ANSWERED,
+            purpose__in=(Slot.Purpose.LABEL, Slot.Purpose.ADJUDICATION),
+            project__in=Project.objects.curated_by(reviewer),
         )
         return answered.exclude(labeler=reviewer)
 

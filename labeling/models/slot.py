@@ -10,6 +10,8 @@ for somebody else's claim.
 
 from collections.abc import Iterable
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any, Self
 
 from django.conf import settings
@@ -20,12 +22,13 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext as translate
 from django.utils.translation import gettext_lazy as _
 
+from labeling.models.checks import CheckQuerySet
 from labeling.models.completion import Completion, CompletionSet, ShownGroup, shown_groups
-from labeling.models.places import PlaceQuerySet
+from labeling.models.participation import Participation
 from labeling.models.project import Project
 from labeling.models.prompt import Prompt
 from labeling.models.skip import Skip
-from labeling.models.states import ReviewState, SlotState, TaskType
+from labeling.models.states import Purpose, ReviewState, SlotState, TaskType
 from labeling.models.user import User
 from labeling.rankings import shown_order
 
@@ -48,7 +51,7 @@ class StaleAssignment(Exception):
         """Whether the labeler has handed in this very task before."""
 
 
-class SlotQuerySet(PlaceQuerySet):
+class SlotQuerySet(CheckQuerySet):
     def abandoned(self) -> Self:
         """Leased to someone whose lease ran out."""
         return self.filter(state=Slot.State.LEASED, lease_until__lt=Now())
@@ -64,11 +67,25 @@ class SlotQuerySet(PlaceQuerySet):
         ).exclude(state=Slot.State.OPEN)
         skipped = Skip.objects.filter(labeler=labeler, prompt=OuterRef("prompt"), task_type=OuterRef("task_type"))
         return (
-            self.filter(prompt__state=Prompt.State.APPROVED)
+            self.filter(Q(reserved_for=None) | Q(reserved_for=labeler), prompt__state=Prompt.State.APPROVED)
+            .exclude(purpose=Slot.Purpose.ADJUDICATION)
             .exclude(completion_set__state=CompletionSet.State.EXPIRED)
             .exclude(Exists(mine))
             .exclude(Exists(skipped))
         )
+
+    def within(self, participation: Participation) -> Self:
+        """Slots of the queue that a labeler works in: their languages and tags, and the screening set before others."""
+        if participation.is_quarantined:
+            return self.none()
+        own = Q()
+        if participation.languages:
+            own &= Q(prompt__language__in=participation.languages)
+        if participation.tags:
+            own &= reduce(or_, (Q(prompt__tags__icontains=f'"{tag}"') for tag in participation.tags))
+        if participation.is_screened:
+            own &= Q(task_type=Slot.TaskType.DEMONSTRATION)
+        return self.filter(own | Q(reserved_for=participation.labeler)) if own else self
 
     def offered_to(self, labeler: User) -> Self:
         return self.claimable().meant_for(labeler)
@@ -103,12 +120,17 @@ class SlotQuerySet(PlaceQuerySet):
         if not Project.objects.labeled_by(labeler).filter(pk=project.pk).exists():
             raise PermissionDenied
         kinds = [task_type] if task_type else [Slot.TaskType.RANKING, Slot.TaskType.DEMONSTRATION]
+        participation = Participation.objects.of(project, labeler)
+        if participation.is_quarantined:
+            return None
+        if Slot.TaskType.RANKING in kinds and participation.is_screened:
+            self.open_screening(participation)
         while True:
             held = self.filter(project=project, task_type__in=kinds).held_by(labeler).order_by("-lease_until").first()
             if held and held.renew(labeler):
                 held.refresh_from_db(fields=["lease_until"])
                 return held
-            candidates = self._candidates(project, labeler, kinds)
+            candidates = self._candidates(participation, kinds)
             if not candidates:
                 return None
             for pk in candidates:
@@ -116,16 +138,22 @@ class SlotQuerySet(PlaceQuerySet):
                     return slot
             # Others were faster with every candidate, or another tab of this labeler with one: look again.
 
-    def _candidates(self, project: Project, labeler: User, kinds: Iterable[str]) -> list[int]:
+    def _candidates(self, participation: Participation, kinds: Iterable[str]) -> list[int]:
         """Keys of a few slots to try, first kind first; what somebody left unfinished comes before what is untouched.
+
+        Before all, places for this labeler alone; and a check, where one comes due before the first of the others.
 
         One query each, so that an index gives the rows in order: with many slots, sorting them all would be slow.
         """
         for kind in kinds:
-            offered = self.filter(project=project, task_type=kind).meant_for(labeler).order_by("ordinal", "pk")
-            for pool in (offered.abandoned(), offered.open()):
+            places = self.filter(project=participation.project, task_type=kind).meant_for(participation.labeler)
+            offered = places.within(participation).order_by("ordinal", "pk")
+            own = offered.open().filter(reserved_for=participation.labeler)
+            for pool in (own, offered.abandoned(), offered.open()):
                 if keys := list(pool.values_list("pk", flat=True)[:CANDIDATES]):
-                    return keys
+                    is_common = pool is not own and kind == Slot.TaskType.RANKING
+                    check = self.open_check(participation, keys[0]) if is_common else None
+                    return [check, *keys] if check else keys
         return []
 
     def demonstrations_of(self, prompt: Prompt, labeler: User) -> Self:
@@ -164,6 +192,7 @@ class SlotQuerySet(PlaceQuerySet):
 class Slot(models.Model):
     TaskType = TaskType
     State = SlotState
+    Purpose = Purpose
     ReviewState = ReviewState
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="slots")
@@ -179,6 +208,11 @@ class Slot(models.Model):
     answered_at = models.DateTimeField(null=True)
     review_state = models.CharField(max_length=8, choices=ReviewState, default=ReviewState.NONE, blank=True)
     fence = models.PositiveIntegerField(default=0)
+    purpose = models.CharField(max_length=12, choices=Purpose, default=Purpose.LABEL)
+    reserved_for = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+")
+    """The only person who may take it; empty for anybody."""
+    due_before = models.PositiveBigIntegerField(null=True)
+    """Of a hidden check: the key of the place in front of which it was put."""
 
     objects = SlotQuerySet.as_manager()
 
@@ -195,8 +229,21 @@ class Slot(models.Model):
             ),
             models.UniqueConstraint(
                 fields=["completion_set", "repeat", "ordinal"],
-                condition=Q(completion_set__isnull=False),
+                condition=Q(completion_set__isnull=False, purpose="label"),
                 name="one_ranking_slot_per_ordinal",
+            ),
+            models.UniqueConstraint(
+                fields=["completion_set", "repeat", "reserved_for"],
+                condition=Q(reserved_for__isnull=False),
+                name="one_reserved_slot_per_set_and_repeat",
+            ),
+            models.UniqueConstraint(
+                fields=["reserved_for", "due_before"],
+                condition=Q(due_before__isnull=False),
+                name="one_check_before_a_slot",
+            ),
+            models.UniqueConstraint(
+                fields=["completion_set"], condition=Q(purpose="adjudication"), name="one_decision_per_set"
             ),
             models.UniqueConstraint(
                 fields=["prompt", "repeat", "ordinal"],
@@ -239,6 +286,8 @@ class Slot(models.Model):
                 raise self.stale(labeler)
             self._drafts(labeler).delete()
             Skip.objects.remember(self, labeler, reason)
+            if self.purpose == self.Purpose.SCREENING:
+                Participation.objects.of(self.project, labeler).finish_screening()
 
     def save_draft(self, labeler: User, payload: Any, version: int | None = None) -> "Draft":
         """Keep unfinished work and renew the lease.
@@ -282,6 +331,8 @@ class Slot(models.Model):
         self.drafts.keep(self, labeler, label.as_work(), None)
         if self.completion_set:
             self.completion_set.close_or_reopen()
+        if self.purpose == self.Purpose.SCREENING:
+            Participation.objects.of(self.project, labeler).reopen_screening()
 
     def changed_by(self, person: User) -> None:
         """What a returned task needs is a new look, once its labeler has changed it."""
@@ -304,7 +355,9 @@ class Slot(models.Model):
         )
 
     def _is_member(self, labeler: User) -> bool:
-        return Project.objects.labeled_by(labeler).filter(pk=self.project_id).exists()
+        is_decision = self.purpose == self.Purpose.ADJUDICATION
+        projects = Project.objects.curated_by(labeler) if is_decision else Project.objects.labeled_by(labeler)
+        return projects.filter(pk=self.project_id).exists()
 
     def _held(self, labeler: User) -> SlotQuerySet:
         """This slot as a query that matches only while this very lease stands."""
@@ -350,6 +403,11 @@ class Slot(models.Model):
     def label(self) -> "Answer | Demonstration":
         """What was handed in, once it is answered."""
         return self.answer if self.task_type == self.TaskType.RANKING else self.demonstration
+
+    @property
+    def requires_ratings(self) -> bool:
+        """Whether every completion is rated before it is ranked. Who decides a dispute has read what others said."""
+        return self.project.require_ratings and self.purpose != self.Purpose.ADJUDICATION
 
     @property
     def policy_speaks_language(self) -> bool:

@@ -20,3 +20,13 @@ class ReviewState(TextChoices):
     RETURNED = "returned", _("returned")
     CHANGED = "changed", _("changed after its return")
     ACCEPTED = "accepted", _("accepted")
+
+
+class Purpose(TextChoices):
+    """What a place is for. Labelers are not told."""
+
+    LABEL = "label", _("label")
+    SCREENING = "screening", _("screening")
+    GOLD = "gold", _("known answer")
+    REPEAT = "repeat", _("hidden repeat")
+    ADJUDICATION = "adjudication", _("decision")

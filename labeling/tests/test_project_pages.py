@@ -17,6 +17,8 @@ FORM = {
     "k": "4",
     "ranking_overlap": "1",
     "demonstration_overlap": "1",
+    "gold_percent": "5",
+    "repeat_percent": "2",
     "require_ratings": "on",
     "use_flags": "on",
     "temperature": "1.0",

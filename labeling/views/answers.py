@@ -15,8 +15,8 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from labeling.models import Answer, Demonstration, Review, Slot
-from labeling.rankings import FLAGS
+from labeling.models import Answer, Demonstration, Project, Review, Slot
+from labeling.rankings import FLAGS, Verdict
 from labeling.roles import labels, person
 from labeling.views.json_actions import judges_by_script, read_object
 from labeling.views.task import work_page
@@ -49,6 +49,9 @@ def answer(request: HttpRequest, pk: int) -> HttpResponse:
         "may_demonstrate": found.labeler == person(request)
         and Slot.objects.demonstrations_of(found.completion_set.prompt, person(request)).exists(),
         "is_amendable": Answer.objects.amendable_by(person(request)).filter(pk=pk).exists(),
+        "may_declare": Project.objects.curated_by(person(request)).filter(pk=found.completion_set.project_id).exists()
+        and found.current is not None
+        and found.current.verdict == Verdict.RANKED,
         "revisions": found.revisions.select_related("author").order_by("-number"),
         **_reviewing(request, found.slot),
     }
@@ -145,7 +148,7 @@ def _change_page(request: HttpRequest, label: Answer | Demonstration) -> HttpRes
         "storageKey": f"change-{person(request).pk}-{slot.pk}-{newest.number if newest else 0}",
         "draft": label.as_work(),
         "version": newest.number if newest else 0,
-        "requireRatings": isinstance(label, Answer) and slot.project.require_ratings,
+        "requireRatings": isinstance(label, Answer) and slot.requires_ratings,
     }
     last = slot.reviews.first()
     return work_page(request, slot, page, changes=label, comment=last if slot.review_state == "returned" else None)

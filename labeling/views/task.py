@@ -20,15 +20,15 @@ from labeling.models import Answer, Demonstration, Draft, Project, Slot, TokenCo
 from labeling.models.counting import estimate
 from labeling.models.demonstration import MAX_DEMONSTRATION_CHARACTERS
 from labeling.rankings import FLAGS, LIKERT, MAX_NOTE_CHARACTERS
-from labeling.roles import labels, person
+from labeling.roles import judges, person
 from labeling.text import is_storable
 from labeling.views.desk import task_address, undoable
-from labeling.views.json_actions import judges_by_script, labels_by_script, read_object
+from labeling.views.json_actions import judges_by_script, read_object
 
 
 @require_GET
 @never_cache
-@labels
+@judges
 def task(request: HttpRequest, pk: int) -> HttpResponse:
     """The page of a task at hand. One handed in shows what was said; any other says why it is not to be seen."""
     slot = _own(request).filter(pk=pk).first()
@@ -82,7 +82,7 @@ def work_page(request: HttpRequest, slot: Slot, page: dict[str, Any], **context:
 
 
 @require_POST
-@labels_by_script
+@judges_by_script
 def task_draft(request: HttpRequest, pk: int) -> HttpResponse:
     """Keep unfinished work."""
     sent = read_object(request)
@@ -95,7 +95,7 @@ def task_draft(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @require_POST
-@labels_by_script
+@judges_by_script
 def task_submit(request: HttpRequest, pk: int) -> HttpResponse:
     """Hand in, and say where to go next."""
     sent = read_object(request)
@@ -110,7 +110,7 @@ def task_submit(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @require_POST
-@labels_by_script
+@judges_by_script
 def task_skip(request: HttpRequest, pk: int) -> HttpResponse:
     """Hand the task back, and say where to go next."""
     slot = get_object_or_404(_own(request), pk=pk)
@@ -146,7 +146,7 @@ def _text(request: HttpRequest) -> str:
 
 
 @require_POST
-@labels_by_script
+@judges_by_script
 def task_undo(request: HttpRequest, pk: int) -> HttpResponse:
     """Take back what was handed in a moment ago, and go back to it."""
     slot = get_object_or_404(_own(request), pk=pk)
@@ -160,7 +160,9 @@ def _own(request: HttpRequest) -> Any:
 
 
 def _on_to_next(request: HttpRequest, slot: Slot) -> JsonResponse:
-    """The next task where there is one, else the desk, which says why there is none."""
+    """The next task where there is one, else the desk, which says why there is none; after a decision, the queue."""
+    if slot.purpose == Slot.Purpose.ADJUDICATION:
+        return JsonResponse({"next": reverse("adjudication", args=[slot.project.slug])})
     only = request.GET.get("only")
     try:
         following = Slot.objects.claim_next(
@@ -184,7 +186,7 @@ def _page_data(request: HttpRequest, slot: Slot) -> dict[str, Any]:
         "storageKey": _storage_key(request, slot.pk),
         "draft": draft.payload if draft else None,
         "version": draft.version if draft and draft.slot_id == slot.pk else 0,
-        "requireRatings": slot.project.require_ratings,
+        "requireRatings": slot.requires_ratings,
     }
 
 

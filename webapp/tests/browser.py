@@ -11,20 +11,34 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 # Playwright's synchronous interface runs an event loop in the thread of the test, where Django then refuses queries.
 os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-PATIENCE = 20_000  # ms; a busy machine is slow
+PATIENCE = 30_000  # ms; a busy machine is slow
+# A container's /dev/shm may be too small for a long page.
+ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage"]
 
 Visit = Callable[..., Page]
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
+def launch() -> Iterator[Callable[[], Browser]]:
+    """A Chromium for all tests; another one where it died, so that one page's end is not that of all others."""
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=["--no-sandbox"]
-        )
-        yield browser
-        browser.close()
+        running: list[Browser] = []
+
+        def ready() -> Browser:
+            if not running or not running[-1].is_connected():
+                path = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+                running.append(playwright.chromium.launch(executable_path=path, args=ARGUMENTS))
+            return running[-1]
+
+        yield ready
+        for browser in running:
+            browser.close()
+
+
+@pytest.fixture
+def chromium(launch: Callable[[], Browser]) -> Browser:
+    return launch()
 
 
 @pytest.fixture

@@ -83,6 +83,7 @@ def labels(project: Project, curator: User, labeler: User, words: str) -> dict[s
         "project": project,
         "prompt": prompt,
         "completion": ranked,
+        "set": ranked,
         "answer": answer,
         "review": answer.slot,
         "demonstration": demonstration,

@@ -68,7 +68,7 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(launch: Callable[[], Browser], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     data = tmp_path_factory.mktemp("site")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -86,7 +86,7 @@ def site(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         while "The site is up" not in (said := (data / "up.log").read_text()):
             assert process.poll() is None and time.monotonic() < end, said
             time.sleep(0.5)
-        yield Site(f"http://127.0.0.1:{port}", data, chromium)
+        yield Site(f"http://127.0.0.1:{port}", data, launch())
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)

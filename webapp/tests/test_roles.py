@@ -92,6 +92,7 @@ def arguments(site: SimpleNamespace, address: Address, side: str) -> dict[str, A
         "name": "manifest.json" if "snapshot" in address.name else site.version.name,
         "number": 1,
         "language": "ko",
+        "labeler": rows["answer"].labeler_id,
         "stage": "sft",
         "url": "nowhere",
         "app_label": "rlhf",

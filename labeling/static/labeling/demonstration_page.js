@@ -9,6 +9,7 @@
   const preview = document.getElementById("preview");
   const limit = Number(text.dataset.limit);
   let startedFrom = null;
+  let pasted = 0; // characters from the clipboard
   let counting = null;
 
   function showLength() {
@@ -56,10 +57,11 @@
   }
 
   const task = new Task({
-    read: () => ({ text: text.value, started_from: startedFrom }),
+    read: () => ({ text: text.value, started_from: startedFrom, pasted }),
     apply: (work) => {
       text.value = work.text || "";
       startedFrom = work.started_from || null;
+      pasted = work.pasted || 0;
       showLength();
     },
     missing: () => {
@@ -77,6 +79,7 @@
     countTokens();
   }
   text.addEventListener("input", changed);
+  text.addEventListener("paste", (event) => (pasted += [...event.clipboardData.getData("text")].length));
   for (const button of document.querySelectorAll("[data-view]")) button.addEventListener("click", () => show(button.dataset.view));
   for (const base of document.querySelectorAll(".base")) {
     base.querySelector("button").addEventListener("click", () => {
