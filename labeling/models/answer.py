@@ -96,7 +96,6 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
             best.setdefault(completion.text.strip(), completion)
         return list(best.values())
 
-    @transaction.atomic
     def submit(self, slot: Slot, labeler: User, payload: Any, key: uuid.UUID) -> "Answer":
         """Store a ranking for a leased slot.
 
@@ -105,31 +104,40 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
         Sending the same `key` again returns the answer that is there. Raises ValidationError for an incomplete ranking
         and StaleAssignment where the slot is not (or no longer) the labeler's.
         """
-        sent_before = self.filter(slot=slot, labeler=labeler, revisions__key=key)
-        if done := sent_before.first():
+        if done := self._sent_before(slot, labeler, key):
             return done
         completion_set = slot.completion_set
         if completion_set is None:
             raise ValidationError(_("This task asks for a demonstration, not for a ranking."))
+        # Whatever only reads comes before the transaction: SQLite has one writer at a time.
         ranking = clean_ranking(payload, completion_set.texts, require_ratings=slot.project.require_ratings)
         label = slot.clean_label(payload)
-        try:
-            slot.take(labeler)
-        except StaleAssignment:
-            if done := sent_before.first():  # the same request, twice at once
-                return done
-            raise
-        if Revision.objects.filter(key=key).exists():
-            raise ValidationError(_("This page was used for another task. Reload it."))
-        # One that was taken back is handed in anew, with all its revisions.
-        answer, _is_new = self.update_or_create(
-            completion_set=completion_set, labeler=labeler, repeat=slot.repeat, defaults={"slot": slot}
-        )
-        answer.append(ranking, key=key, shown_order=slot.shown_order, **label)
-        if ranking.verdict == Verdict.CANNOT_JUDGE:
-            Slot.objects.open_places(completion_set)  # for somebody who can
-        completion_set.close_or_reopen()
+        with transaction.atomic():
+            try:
+                slot.take(labeler)
+            except StaleAssignment:
+                if done := self._sent_before(slot, labeler, key):  # the same request, twice at once
+                    return done
+                raise
+            if Revision.objects.filter(key=key).exists():
+                raise ValidationError(_("This page was used for another task. Reload it."))
+            answer = self._placed(slot, completion_set, labeler)
+            answer.append(ranking, key=key, shown_order=slot.shown_order, **label)
+            if ranking.verdict == Verdict.CANNOT_JUDGE:
+                Slot.objects.open_places(completion_set)  # for somebody who can
+            completion_set.close_or_reopen()
         return answer
+
+    def _sent_before(self, slot: Slot, labeler: User, key: uuid.UUID) -> "Answer | None":
+        return self.filter(slot=slot, labeler=labeler, revisions__key=key).first()
+
+    def _placed(self, slot: Slot, completion_set: CompletionSet, labeler: User) -> "Answer":
+        """The answer to a slot just taken: a new one, or one that was taken back, with all its revisions."""
+        own = {"completion_set": completion_set, "labeler": labeler, "repeat": slot.repeat}
+        # Nobody else can be making it: only who holds the slot gets here, and nobody holds two of one piece.
+        if self.filter(**own).update(slot=slot):
+            return self.get(**own)
+        return self.create(**own, slot=slot)
 
 
 class Answer(models.Model):

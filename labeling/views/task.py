@@ -156,7 +156,7 @@ def task_undo(request: HttpRequest, pk: int) -> HttpResponse:
 
 def _own(request: HttpRequest) -> Any:
     """Tasks that are, or were last, the labeler's. Of others they learn nothing."""
-    return Slot.objects.filter(labeler=person(request)).select_related("project", "prompt", "completion_set")
+    return Slot.objects.filter(labeler=person(request)).select_related("project", "prompt", "completion_set", "labeler")
 
 
 def _on_to_next(request: HttpRequest, slot: Slot) -> JsonResponse:
