@@ -35,7 +35,11 @@ class Browser:
     def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> urllib3.BaseHTTPResponse:
         cookie = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         sent = {**self.headers, "Cookie": cookie, **{name.replace("_", "-"): text for name, text in headers.items()}}
-        response = self.pool.request(method, path, body=body, headers=sent, redirect=False)
+        try:
+            response = self.pool.request(method, path, body=body, headers=sent, redirect=False)
+        except urllib3.exceptions.ProtocolError:
+            # The server closed the kept connection at this very moment: browsers then send once more on a new one.
+            response = self.pool.request(method, path, body=body, headers=sent, redirect=False)
         for line in response.headers.getlist("set-cookie"):
             self.cookies |= {name: morsel.value for name, morsel in SimpleCookie(line).items()}
         return response

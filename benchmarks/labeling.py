@@ -7,10 +7,10 @@ Arms: our site on SQLite as `make run` starts it, on PostgreSQL as docker-compos
 Redis of their own through .ci/with-services), and Label Studio as `label-studio start` starts it, in a virtual
 environment of its own. Each client is a person of their own, logged in with a session and CSRF tokens as the pages have
 them, who asks for a task, sends a ranking of four, and so on. Of ours the task is the whole HTML page, and the submit
-hands out the next place too; of Label Studio they are the two requests of its labeling stream (`next`, `annotations`), without the others
-that its page makes. The arms take turns; a figure is the median of the turns. Afterwards every label that was
-acknowledged must stand in the database exactly once, or the run fails. Prints JSON and a table, and keeps the JSON in
-benchmarks/.results/labeling.json.
+hands out the next place too; of Label Studio they are the two requests of its labeling stream (`next`, `annotations`),
+without the others that its page makes. The arms take turns; a figure is the median of the turns. Afterwards every label
+that was acknowledged must stand in the database exactly once, or the run fails. Prints JSON and a table, and keeps the
+JSON in benchmarks/.results/labeling.json.
 """
 
 import argparse

@@ -21,10 +21,11 @@ import sys
 import tempfile
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
-
 
 from benchmarks.labelers import OurLabeler, at_once, slot_of
 from benchmarks.sites import DATABASES, Site, site, with_services
@@ -63,9 +64,10 @@ class Race:
         }
 
     def submit(self, sent: list[tuple[OurLabeler, Any, uuid.UUID]], kind: str) -> list[int]:
-        """All hand in at once; the status of each."""
+        """All hand in at once; the statuses of those that were answered."""
         self.rounds[kind] += len(sent)
-        answers = at_once([lambda who=who, task=task, key=key: who.send(task, key) for who, task, key in sent])  # type: ignore[misc]
+        jobs: list[Callable[[], Any]] = [partial(who.send, task, key) for who, task, key in sent]
+        answers = at_once(jobs)
         statuses = []
         for (_, task, _), answer in zip(sent, answers, strict=True):
             if isinstance(answer, Exception):
@@ -95,9 +97,9 @@ class Race:
         given = self.ask(self.people, "crowd")
         self.harm["places given twice"] += len(given) - len(set(given.values()))
         self.harm["places not given"] += max(0, places - len(given))
-        tasks = []
-        for who, who.address in given.items():
-            tasks.append((who, who.page(), uuid.uuid4()))
+        for who, address in given.items():
+            who.address = address
+        tasks = [(who, task, uuid.uuid4()) for who, task in self.shown(list(given))]
         if self.submit(tasks, "crowd").count(200) != len(tasks):
             self.harm["labels refused"] += 1
         # Handing in hands out the next: none is left, so nobody holds any.
@@ -106,28 +108,37 @@ class Race:
 
     def prepared(self, people: list[OurLabeler]) -> list[tuple[OurLabeler, Any]]:
         """Each of `people` with the page of a task of their own."""
-        ready = []
-        for who in people:
-            who.address = who.ask()
-            ready.append((who, who.page()))
-        return ready
+        for who, address in self.ask(people, "asking").items():
+            who.address = address
+        return self.shown(people)
+
+    def shown(self, people: list[OurLabeler]) -> list[tuple[OurLabeler, Any]]:
+        """The pages of what they hold."""
+        pages = at_once([who.page for who in people])
+        for error in (one for one in pages if isinstance(one, Exception)):
+            self.broken(error)
+        return [(who, page) for who, page in zip(people, pages, strict=True) if not isinstance(page, Exception)]
 
     def twice(self) -> None:
-        for who, task in self.prepared(self.people):
-            key = uuid.uuid4()
-            statuses = self.submit([(self.tab(who), task, key) for _ in range(3)], "twice")
-            self.harm["labels refused"] += statuses.count(200) != 3
-            self.acknowledged[slot_of(task)] -= max(0, statuses.count(200) - 1)
+        sent = [(who, task, uuid.uuid4()) for who, task in self.prepared(self.people)]
+        statuses = self.submit([(self.tab(who), task, key) for who, task, key in sent for _ in range(3)], "twice")
+        self.harm["labels refused"] += 3 * len(sent) - statuses.count(200)
+        for _, task, _ in sent:  # acknowledged three times, one label
+            self.acknowledged[slot_of(task)] = min(1, self.acknowledged[slot_of(task)])
 
     def tabs(self) -> None:
-        for who, task in self.prepared(self.people):
-            statuses = self.submit([(self.tab(who), task, uuid.uuid4()) for _ in range(2)], "tabs")
-            self.harm["labels refused"] += sorted(statuses) != [200, 409]
+        sent = self.prepared(self.people)
+        statuses = self.submit([(self.tab(who), task, uuid.uuid4()) for who, task in sent for _ in range(2)], "tabs")
+        self.harm["labels refused"] += abs(statuses.count(200) - len(sent)) + abs(statuses.count(409) - len(sent))
 
     def asking(self) -> None:
-        for who in self.people:
-            given = self.ask([self.tab(who) for _ in range(3)], "asking")
-            self.harm["two tasks at once"] += len(set(given.values())) != 1
+        tabs = {self.tab(who): who for who in self.people for _ in range(3)}
+        given: dict[OurLabeler, set[str]] = defaultdict(set)
+        for tab, address in self.ask(list(tabs), "asking").items():
+            given[tabs[tab]].add(address)
+        self.harm["two tasks at once"] += sum(len(addresses) != 1 for addresses in given.values())
+        everyone = [address for addresses in given.values() for address in addresses]
+        self.harm["places given twice"] += len(everyone) - len(set(everyone))
 
     def crash(self) -> None:
         half = CROWD // 2
@@ -151,22 +162,18 @@ class Race:
 
 def raced(ours: Site, rounds: int) -> dict[str, Any]:
     race, started = Race(ours), time.monotonic()
-    turn = 0
     while race.rounds.total() < rounds:
         for places in OPEN:
             race.crowd(places)
-        race.free()
-        # More than one task for each, as handing in takes the next.
-        ours.ask("fill", "--sets", 12 * CROWD, "--labelers", CROWD)
-        for kind in (race.twice, race.tabs, race.asking):
-            for _ in range(3):
-                kind()
+        # Enough for all to be handed the next one, too.
+        ours.ask("fill", "--sets", 8 * CROWD, "--labelers", CROWD)
+        for kind in 2 * (race.twice, race.tabs, race.asking):
+            kind()
         race.free()
         ours.ask("fill", "--sets", CROWD // 2, "--labelers", CROWD)
         race.crash()
         race.free()
-        turn += 1
-        print(f"{ours.database} turn {turn}: {race.rounds.total()} rounds", file=sys.stderr, flush=True)
+        print(f"{ours.database}: {race.rounds.total()} of {rounds} rounds", file=sys.stderr, flush=True)
     return race.check() | {"seconds": round(time.monotonic() - started, 1)}
 
 
@@ -179,9 +186,11 @@ def main() -> int:
     with_services(databases)
     results = {}
     for database in databases:
-        with tempfile.TemporaryDirectory(prefix="nanochatgpt-races-") as folder:
-            with site(database, Path(folder), sets=0, labelers=CROWD) as ours:
-                results[database] = raced(ours, options.rounds // len(databases))
+        with (
+            tempfile.TemporaryDirectory(prefix="nanochatgpt-races-") as folder,
+            site(database, Path(folder), sets=0, labelers=CROWD) as ours,
+        ):
+            results[database] = raced(ours, options.rounds // len(databases))
     from worker.machine import machine
 
     report = {"machine": machine(), "databases": results}

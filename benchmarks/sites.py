@@ -5,6 +5,7 @@ The rows are made at once, in a process of its own, as the models' own verbs wou
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ class Site:
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    clerk: subprocess.Popen[str] | None = None
+    """Does what `ask` wants on the site's database: a process of its own, so that Django's settings are the site's."""
 
     @property
     def url(self) -> str:
@@ -47,10 +50,17 @@ class Site:
         return {} if self.database == "sqlite" else {**PROXY, "Referer": f"https://127.0.0.1:{self.port}/"}
 
     def ask(self, *words: object) -> Any:
-        """One of this module's commands, in a process on the site's database. Returns what it printed as JSON."""
-        command = [sys.executable, "-m", "benchmarks.sites", *map(str, words)]
-        done = subprocess.run(command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, text=True, check=True)
-        return json.loads(done.stdout.splitlines()[-1])
+        """One of this module's commands, on the site's database. Returns what it said as JSON."""
+        if self.clerk is None:
+            command = [sys.executable, "-m", "benchmarks.sites"]
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            self.clerk = subprocess.Popen(command, cwd=ROOT, env=self.environment, **pipes)
+        assert self.clerk.stdin and self.clerk.stdout
+        print(json.dumps([str(word) for word in words]), file=self.clerk.stdin, flush=True)
+        said = self.clerk.stdout.readline()
+        if not said:
+            raise SystemExit(f"{words} failed on {self.database}")
+        return json.loads(said)
 
     def start(self) -> None:
         self.port = free_port()
@@ -69,6 +79,9 @@ class Site:
     def stop(self) -> None:
         if self.process:
             stop(self.process)
+        if self.clerk and self.clerk.stdin:
+            self.clerk.stdin.close()
+            self.clerk.wait()
 
     @property
     def errors(self) -> int:
@@ -169,15 +182,14 @@ def cpu_seconds(process: subprocess.Popen[bytes] | None) -> float:
     return float(sum(sum(one.cpu_times()[:2]) for one in family))
 
 
-# --- Commands: each runs in a process of its own, on the site's database ---------------------------------------------
+# --- Commands: what `Site.ask` asks for ------------------------------------------------------------------------------
 
 
 def fill(sets: int, labelers: int) -> int:
     """A project with `sets` open sets more, and `labelers` members. Returns how many open places there are."""
-    from django.contrib.auth.hashers import make_password
     from django.db import connection
 
-    from labeling.models import Project, Role, Slot, User
+    from labeling.models import Project, Slot
     from labeling.tests.rows import many_open
 
     project, is_new = Project.objects.get_or_create(
@@ -186,18 +198,34 @@ def fill(sets: int, labelers: int) -> int:
     if is_new:
         Project.objects.filter(pk=project.pk).update(policy_name="tiny-1", policy_languages=["en"])
         project.revise_instructions({"en": "Prefer what is true."}, None)
-    known = set(User.objects.values_list("username", flat=True))
-    hashed = make_password(PASSWORD)
-    for name, role in [("curator", Role.ADMIN), *((f"labeler-{n}", Role.LABELER) for n in range(labelers))]:
-        if name not in known:
-            user = User.objects.create(username=name, password=hashed, is_superuser=role == Role.ADMIN)
-            user.set_roles([role])
-            project.members.add(user)
+    _member("curator", is_admin=True)
+    for number in range(labelers):
+        _member(f"labeler-{number}")
     if sets:
         many_open(project, sets)
     with connection.cursor() as cursor:  # as autovacuum does by and by
         cursor.execute("ANALYZE")
     return Slot.objects.open().count()
+
+
+def _member(name: str, is_admin: bool = False) -> Any:
+    """Someone in the project, made at the first call."""
+    from labeling.models import Project, Role, User
+
+    user, is_new = User.objects.get_or_create(
+        username=name, defaults={"password": _hashed_password(), "is_superuser": is_admin}
+    )
+    if is_new:
+        user.set_roles([Role.ADMIN if is_admin else Role.LABELER])
+        Project.objects.get(slug="speed").members.add(user)
+    return user
+
+
+@functools.cache
+def _hashed_password() -> str:
+    from django.contrib.auth.hashers import make_password
+
+    return make_password(PASSWORD)
 
 
 def stored() -> dict[str, Any]:
@@ -235,24 +263,95 @@ def expire() -> int:
     return leased.update(lease_until=Now() - timedelta(seconds=1))
 
 
-COMMANDS = {"stored": stored, "clear": clear, "expire": expire}
+def grow(open: int, answered: int) -> int:
+    """As many open sets, and rankings by a labeler of their own, as asked for. Returns how many sets there are."""
+    from django.db import connection
+
+    from labeling.models import CompletionSet, Project, Slot
+    from labeling.tests.rows import many_open, many_ranked
+
+    project, author = Project.objects.get(slug="speed"), _member("author")
+    there = Slot.objects.filter(project=project)
+    many_ranked(project, author, answered - there.answered_by(author).count())
+    many_open(project, open - there.open().count())
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+    return CompletionSet.objects.count()
+
+
+def asked(pages: list[str]) -> dict[str, int]:
+    """How many queries each page makes for an admin."""
+    from django.db import connection
+    from django.test import Client
+    from django.test.utils import CaptureQueriesContext
+
+    from labeling.models import User
+
+    client = Client(SERVER_NAME="127.0.0.1", HTTP_X_FORWARDED_PROTO="https")
+    client.force_login(User.objects.get(username="curator"))
+    counts = {}
+    for page in pages:
+        with CaptureQueriesContext(connection) as queries:
+            client.get(page)
+        counts[page] = len(queries)
+    return counts
+
+
+def one(k: int, rates: bool) -> int:
+    """Exactly one open set, of `k`, to be rated first or not."""
+    from labeling.models import Project
+    from labeling.tests.rows import many_open
+
+    clear()
+    Project.objects.filter(slug="speed").update(require_ratings=rates)
+    many_open(Project.objects.get(slug="speed"), 1, k=k)
+    return 1
+
+
+def last() -> list[int]:
+    """The tiers of the newest ranking."""
+    from labeling.models import Revision
+
+    tiers: list[int] = Revision.objects.latest("pk").tiers
+    return tiers
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "fill": fill,
+    "grow": grow,
+    "asked": asked,
+    "stored": stored,
+    "clear": clear,
+    "expire": expire,
+    "one": one,
+    "last": last,
+}
 
 
 def main() -> None:
+    """Answers commands that come as lines of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     filling = commands.add_parser("fill")
     filling.add_argument("--sets", type=int, required=True)
     filling.add_argument("--labelers", type=int, required=True)
-    for name in COMMANDS:
+    growing = commands.add_parser("grow")
+    growing.add_argument("--open", type=int, required=True)
+    growing.add_argument("--answered", type=int, required=True)
+    asking = commands.add_parser("asked")
+    asking.add_argument("--page", action="append", dest="pages")
+    single = commands.add_parser("one")
+    single.add_argument("--k", type=int, required=True)
+    single.add_argument("--rates", action="store_true")
+    for name in ("stored", "clear", "expire", "last"):
         commands.add_parser(name)
-    options = parser.parse_args()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings")
     import django
 
     django.setup()
-    made = COMMANDS.get(options.command)
-    print(json.dumps(made() if made else fill(options.sets, options.labelers)))
+    for line in sys.stdin:
+        options = vars(parser.parse_args(json.loads(line)))
+        print(json.dumps(COMMANDS[options.pop("command")](**options)), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 
 from labeling.models.completion import Completion, CompletionSet
 from labeling.models.project import Project
-from labeling.models.prompt import BATCH, Prompt
+from labeling.models.prompt import Prompt
 from labeling.models.slot import Slot, StaleAssignment
 from labeling.models.user import User
 from labeling.quality import Judgement
@@ -52,7 +52,7 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
         return own | standing.filter(completion_set__project__in=Project.objects.curated_by(user))
 
     def judgements(self, newest: int) -> list[Judgement]:
-        """The query's `newest` rankings as rows for `labeling.quality`: a query, and one for every few hundred sets."""
+        """The query's `newest` rankings as rows for `labeling.quality`: two queries, however many there are."""
         names = ("completion_set", "labeler__username", "current__tiers", "current__shown_order")
         facts = (
             "current__active_seconds",
@@ -60,13 +60,12 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
             "completion_set__prompt__language",
             "completion_set__prompt__tags",
         )
-        rows = list(self.trainable().order_by("-pk").values_list(*names, *facts)[:newest])
+        trainable = self.trainable().order_by("-pk")[:newest]
+        rows = list(trainable.values_list(*names, *facts))
         lengths: dict[int, dict[int, int]] = defaultdict(dict)
-        sets = list({row[0] for row in rows})
-        for start in range(0, len(sets), BATCH):
-            texts = Completion.objects.filter(completion_set__in=sets[start : start + BATCH]).order_by()
-            for chosen, index, length in texts.values_list("completion_set", "index", Length("text")):
-                lengths[chosen][index] = length
+        texts = Completion.objects.filter(completion_set__in=trainable.values("completion_set")).order_by()
+        for chosen, index, length in texts.values_list("completion_set", "index", Length("text")):
+            lengths[chosen][index] = length
         return [
             Judgement(
                 set_id=chosen,
