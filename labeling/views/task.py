@@ -19,7 +19,7 @@ from labeling.languages import language_name
 from labeling.models import Answer, Demonstration, Draft, Project, Slot, TokenCount
 from labeling.models.counting import estimate
 from labeling.models.demonstration import MAX_DEMONSTRATION_CHARACTERS
-from labeling.rankings import FLAGS, LIKERT, MAX_NOTE_CHARACTERS
+from labeling.rankings import MAX_NOTE_CHARACTERS
 from labeling.roles import labels, person
 from labeling.text import is_storable
 from labeling.views.desk import task_address, undoable
@@ -74,8 +74,7 @@ def work_page(request: HttpRequest, slot: Slot, page: dict[str, Any], **context:
         "groups": groups,
         "k": sum(len(group.indices) for group in groups),
         "tiers": range(1, len(groups) + 1),
-        "marks": LIKERT,
-        "flags": FLAGS.items() if slot.project.use_flags else (),
+        "flags": slot.project.use_flags,
         "note_limit": MAX_NOTE_CHARACTERS,
     }
     return TemplateResponse(request, "labeling/task_ranking.html", context)
