@@ -8,6 +8,7 @@ import fcntl
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -213,3 +214,13 @@ def stop_leftovers(data: Path, timeout: float = 10.0) -> int:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     return len(found)
+
+
+def web_command(host: str, port: int) -> list[str]:
+    """How the web server of one machine is started, as docker-compose.yml starts that of production.
+
+    Its threads live on, so that each keeps its connection to the database.
+    """
+    command = [sys.executable, "-m", "gunicorn", "webapp.wsgi", "--bind", f"{host}:{port}", "--worker-class", "gthread"]
+    command += ["--workers", "2", "--threads", "8", "--graceful-timeout", "5"]
+    return [*command, "--env", "CONN_MAX_AGE=60", "--log-level", "warning", "--no-control-socket"]

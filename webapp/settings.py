@@ -120,7 +120,7 @@ TEMPLATES = [
 
 # --- Database -------------------------------------------------------------------------------------------------------
 DATABASE_URL = _required("DATABASE_URL") if PRODUCTION else env.str("DATABASE_URL", "")
-EMBEDDED_DATABASE: dict[str, Any] = {"ENGINE": "django.db.backends.sqlite3", "NAME": DATA_DIR / "db.sqlite3"}
+EMBEDDED_DATABASE: dict[str, Any] = {"ENGINE": "webapp.sqlite3", "NAME": DATA_DIR / "db.sqlite3"}
 DATABASES = {"default": env.db_url_config(DATABASE_URL) if DATABASE_URL else EMBEDDED_DATABASE}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"].update(
@@ -133,10 +133,9 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
         },
     )
-else:
-    # Above 0 only under a server with threads that live on (gunicorn's gthread): an ASGI server makes a thread for each
-    # request, and would leave a connection behind with each.
-    DATABASES["default"].update(CONN_HEALTH_CHECKS=True, CONN_MAX_AGE=env.int("CONN_MAX_AGE", 0))
+# Above 0 only under a server with threads that live on (gunicorn's gthread): an ASGI server makes a thread for each
+# request, and would leave a connection behind with each.
+DATABASES["default"].update(CONN_HEALTH_CHECKS=bool(DATABASE_URL), CONN_MAX_AGE=env.int("CONN_MAX_AGE", 0))
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Broker: a doorbell; rows are the truth (worker/jobs.py) ---------------------------------------------------------
@@ -233,10 +232,11 @@ CONTENT_SECURITY_POLICY = {
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 MAX_IMPORT_BYTES = 10 * 1024 * 1024
 
-# Counts API requests. One server process needs no help; several share their counts.
+# Counts API requests, for all server processes together; without a broker (tests, a single command) each for itself.
+CACHE_URL = REDIS_URL or (f"unix://{BROKER_SOCKET}?db=1" if BROKER_SOCKET.exists() else "")
 CACHES = {
-    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}
-    if PRODUCTION
+    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": CACHE_URL}
+    if CACHE_URL
     else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
 }
 

@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy as _
 from labeling.models.completion import Completion, CompletionSet
 from labeling.models.participation import Participation
 from labeling.models.project import Project
-from labeling.models.prompt import BATCH, Prompt
+from labeling.models.prompt import Prompt
 from labeling.models.slot import Slot, StaleAssignment
 from labeling.models.states import Purpose
 from labeling.models.user import User
@@ -76,7 +76,7 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
         return own | standing.filter(completion_set__project__in=Project.objects.curated_by(user))
 
     def judgements(self, newest: int, *, with_quarantined: bool = False) -> list[Judgement]:
-        """The query's `newest` rankings as rows for `labeling.quality`: a query, and one for every few hundred sets."""
+        """The query's `newest` rankings as rows for `labeling.quality`: two queries, however many there are."""
         independent = self.ranked().filter(slot__purpose=Purpose.LABEL) if with_quarantined else self.independent()
         names = ("completion_set", "labeler__username", "current__tiers", "current__shown_order")
         facts = (
@@ -85,13 +85,12 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
             "completion_set__prompt__language",
             "completion_set__prompt__tags",
         )
-        rows = list(independent.order_by("-pk").values_list(*names, *facts)[:newest])
+        independent = independent.order_by("-pk")[:newest]
+        rows = list(independent.values_list(*names, *facts))
         lengths: dict[int, dict[int, int]] = defaultdict(dict)
-        sets = list({row[0] for row in rows})
-        for start in range(0, len(sets), BATCH):
-            texts = Completion.objects.filter(completion_set__in=sets[start : start + BATCH]).order_by()
-            for chosen, index, length in texts.values_list("completion_set", "index", Length("text")):
-                lengths[chosen][index] = length
+        texts = Completion.objects.filter(completion_set__in=independent.values("completion_set")).order_by()
+        for chosen, index, length in texts.values_list("completion_set", "index", Length("text")):
+            lengths[chosen][index] = length
         return [
             Judgement(
                 set_id=chosen,
@@ -134,7 +133,6 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
             best.setdefault(completion.text.strip(), completion)
         return list(best.values())
 
-    @transaction.atomic
     def submit(self, slot: Slot, labeler: User, payload: Any, key: uuid.UUID) -> "Answer":
         """Store a ranking for a leased slot.
 
@@ -143,33 +141,42 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
         Sending the same `key` again returns the answer that is there. Raises ValidationError for an incomplete ranking
         and StaleAssignment where the slot is not (or no longer) the labeler's.
         """
-        sent_before = self.filter(slot=slot, labeler=labeler, revisions__key=key)
-        if done := sent_before.first():
+        if done := self._sent_before(slot, labeler, key):
             return done
         completion_set = slot.completion_set
         if completion_set is None:
             raise ValidationError(_("This task asks for a demonstration, not for a ranking."))
+        # Whatever only reads comes before the transaction: SQLite has one writer at a time.
         ranking = clean_ranking(payload, completion_set.texts, require_ratings=slot.requires_ratings)
         label = slot.clean_label(payload)
-        try:
-            slot.take(labeler)
-        except StaleAssignment:
-            if done := sent_before.first():  # the same request, twice at once
-                return done
-            raise
-        if Revision.objects.filter(key=key).exists():
-            raise ValidationError(_("This page was used for another task. Reload it."))
-        # One that was taken back is handed in anew, with all its revisions.
-        answer, _is_new = self.update_or_create(
-            completion_set=completion_set, labeler=labeler, repeat=slot.repeat, defaults={"slot": slot}
-        )
-        answer.append(ranking, key=key, shown_order=slot.shown_order, **label)
-        if ranking.verdict == Verdict.CANNOT_JUDGE and slot.purpose == Purpose.LABEL:
-            Slot.objects.open_places(completion_set)  # for somebody who can
-        completion_set.close_or_reopen()
-        if slot.purpose == Purpose.SCREENING:
-            Participation.objects.of(slot.project, labeler).finish_screening()
+        with transaction.atomic():
+            try:
+                slot.take(labeler)
+            except StaleAssignment:
+                if done := self._sent_before(slot, labeler, key):  # the same request, twice at once
+                    return done
+                raise
+            if Revision.objects.filter(key=key).exists():
+                raise ValidationError(_("This page was used for another task. Reload it."))
+            answer = self._placed(slot, completion_set, labeler)
+            answer.append(ranking, key=key, shown_order=slot.shown_order, **label)
+            if ranking.verdict == Verdict.CANNOT_JUDGE and slot.purpose == Purpose.LABEL:
+                Slot.objects.open_places(completion_set)  # for somebody who can
+            completion_set.close_or_reopen()
+            if slot.purpose == Purpose.SCREENING:
+                Participation.objects.of(slot.project, labeler).finish_screening()
         return answer
+
+    def _sent_before(self, slot: Slot, labeler: User, key: uuid.UUID) -> "Answer | None":
+        return self.filter(slot=slot, labeler=labeler, revisions__key=key).first()
+
+    def _placed(self, slot: Slot, completion_set: CompletionSet, labeler: User) -> "Answer":
+        """The answer to a slot just taken: a new one, or one that was taken back, with all its revisions."""
+        own = {"completion_set": completion_set, "labeler": labeler, "repeat": slot.repeat}
+        # Nobody else can be making it: only who holds the slot gets here, and nobody holds two of one piece.
+        if self.filter(**own).update(slot=slot):
+            return self.get(**own)
+        return self.create(**own, slot=slot)
 
 
 class Answer(models.Model):

@@ -158,7 +158,7 @@ class CompletionSet(models.Model):
         """What the completions say, by index."""
         return [completion.text for completion in self.completions.all()]
 
-    @transaction.atomic
+    @transaction.atomic(savepoint=False)
     def close_or_reopen(self) -> None:
         """Closed is a set in which every place is filled, ready is one with a place left."""
         # The lock makes two labelers who fill the last two places look one after the other.

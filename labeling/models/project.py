@@ -6,6 +6,7 @@ from typing import Any, Self
 from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models, transaction
+from django.utils.functional import cached_property
 from django.utils.text import slugify
 from django.utils.translation import gettext_lazy as _
 
@@ -162,6 +163,7 @@ class Project(models.Model):
         """Publish a new version; labels made from now on carry its number."""
         Project.objects.filter(pk=self.pk).lock()
         last = self.instruction_versions.order_by("-number").first()
+        self.__dict__.pop("instructions", None)
         return self.instruction_versions.create(number=last.number + 1 if last else 1, bodies=bodies, author=author)
 
     @transaction.atomic
@@ -176,7 +178,7 @@ class Project(models.Model):
         rows = self.prompts.order_by().values_list("state", "language").annotate(number=models.Count("pk"))
         return {(state, language): number for state, language, number in rows}
 
-    @property
+    @cached_property
     def instructions(self) -> "InstructionVersion | None":
         return self.instruction_versions.order_by("-number").first()
 

@@ -72,8 +72,36 @@ def demonstrated(project: Project, labeler: User, answer: str, text: str = HAIKU
 
 def many_ranked(project: Project, labeler: User, count: int, k: int = 4, words: str = "rain and wind ") -> None:
     """`count` rankings without ties at once, each of a prompt of its own; texts are `words` about 20 times over."""
+    _rank_all(project, labeler, _many_sets(project, count, k, words, CompletionSet.State.CLOSED))
+
+
+def many_open(project: Project, count: int, k: int = 4, words: str = "rain and wind ") -> None:
+    """`count` sets at once that wait for a ranking each, their places open as the sampler would have opened them."""
+    sets = _many_sets(project, count, k, words, CompletionSet.State.READY)
+    Slot.objects.bulk_create(
+        (
+            Slot(
+                project=project,
+                task_type=Slot.TaskType.RANKING,
+                prompt_id=made.prompt_id,
+                completion_set=made,
+                ordinal=n,
+            )
+            for made in sets
+            for n in range(project.ranking_overlap)
+        ),
+        batch_size=BATCH,
+    )
+    SamplingJob.objects.bulk_create(
+        (SamplingJob(completion_set=made, state=SamplingJob.State.SUCCEEDED) for made in sets), batch_size=BATCH
+    )
+
+
+def _many_sets(project: Project, count: int, k: int, words: str, state: str) -> list[CompletionSet]:
+    """Approved prompts, and a set of `k` completions of each."""
+    known = project.prompts.count()
     prompts = []
-    for number in range(count):
+    for number in range(known, known + count):
         prompt = Prompt(project=project, language="en", state=Prompt.State.APPROVED, split=Prompt.Split.TRAIN)
         prompt.set_messages([{"role": "user", "content": f"{number}: {words * 5}?"}])
         prompts.append(prompt)
@@ -86,7 +114,7 @@ def many_ranked(project: Project, labeler: User, count: int, k: int = 4, words: 
         "max_new_tokens": 128,
     }
     sets = CompletionSet.objects.bulk_create(
-        (CompletionSet(project=project, prompt=prompt, state="closed", **settings) for prompt in prompts),
+        (CompletionSet(project=project, prompt=prompt, state=state, **settings) for prompt in prompts),
         batch_size=BATCH,
     )
     said: dict[str, Any] = {"model_name": "tiny-1", "logprob_sum": -10.0, "token_count": 80, "finish_reason": "stop"}
@@ -98,7 +126,7 @@ def many_ranked(project: Project, labeler: User, count: int, k: int = 4, words: 
         ),
         batch_size=BATCH,
     )
-    _rank_all(project, labeler, sets)
+    return sets
 
 
 def _rank_all(project: Project, labeler: User, sets: list[CompletionSet]) -> None:

@@ -19,7 +19,7 @@ from labeling.languages import language_name
 from labeling.models import Answer, Demonstration, Draft, Project, Slot, TokenCount
 from labeling.models.counting import estimate
 from labeling.models.demonstration import MAX_DEMONSTRATION_CHARACTERS
-from labeling.rankings import FLAGS, LIKERT, MAX_NOTE_CHARACTERS
+from labeling.rankings import MAX_NOTE_CHARACTERS
 from labeling.roles import judges, person
 from labeling.text import is_storable
 from labeling.views.desk import task_address, undoable
@@ -74,8 +74,7 @@ def work_page(request: HttpRequest, slot: Slot, page: dict[str, Any], **context:
         "groups": groups,
         "k": sum(len(group.indices) for group in groups),
         "tiers": range(1, len(groups) + 1),
-        "marks": LIKERT,
-        "flags": FLAGS.items() if slot.project.use_flags else (),
+        "flags": slot.project.use_flags,
         "note_limit": MAX_NOTE_CHARACTERS,
     }
     return TemplateResponse(request, "labeling/task_ranking.html", context)
@@ -156,7 +155,7 @@ def task_undo(request: HttpRequest, pk: int) -> HttpResponse:
 
 def _own(request: HttpRequest) -> Any:
     """Tasks that are, or were last, the labeler's. Of others they learn nothing."""
-    return Slot.objects.filter(labeler=person(request)).select_related("project", "prompt", "completion_set")
+    return Slot.objects.filter(labeler=person(request)).select_related("project", "prompt", "completion_set", "labeler")
 
 
 def _on_to_next(request: HttpRequest, slot: Slot) -> JsonResponse:

@@ -118,11 +118,11 @@ def test_up_serves_samples_mends_and_leaves_nothing_behind(site: Site, checkpoin
     assert second.returncode != 0
     assert "is running already" in second.stderr
 
-    web = until(lambda: site.process_of("uvicorn"))
+    web = until(lambda: site.process_of("gunicorn"))
     os.kill(web, signal.SIGKILL)
     until(lambda: "web ended (killed by SIGKILL); starting it again" in site.said())
     until(lambda: "web started again" in site.said())
-    until(lambda: site.process_of("uvicorn"))
+    until(lambda: site.process_of("gunicorn"))
 
     assert site.process is not None
     site.process.send_signal(signal.SIGINT)

@@ -13,7 +13,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from webapp import broker
-from webapp.launcher import AlreadyRunning, Child, Launcher, stop_leftovers, take_lock
+from webapp.launcher import AlreadyRunning, Child, Launcher, stop_leftovers, take_lock, web_command
 from webapp.management.commands.setup_site import accounts_file
 
 HOST = "127.0.0.1"
@@ -118,9 +118,7 @@ def broker_child() -> Child:
 
 
 def web_child(port: int) -> Child:
-    command = [sys.executable, "-m", "uvicorn", "webapp.asgi:application", "--host", HOST, "--port", str(port)]
-    command += ["--timeout-graceful-shutdown", "5", "--no-access-log", "--lifespan", "off"]
-    return Child("web", command, log("web"), lambda child: serves(port), stop_seconds=8)
+    return Child("web", web_command(HOST, port), log("web"), lambda child: serves(port), stop_seconds=8)
 
 
 def worker_children() -> list[Child]:
