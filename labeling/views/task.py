@@ -14,12 +14,12 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from labeling import markdown
-from labeling.keys import ACTIONS, BOARD, RATE, WRITE, keymap, words
+from labeling.keys import ACTIONS, BOARD, PAIR, RATE, WRITE, keymap, words
 from labeling.languages import language_name
 from labeling.models import Answer, Demonstration, Draft, Project, Slot, TokenCount
 from labeling.models.counting import estimate
 from labeling.models.demonstration import MAX_DEMONSTRATION_CHARACTERS
-from labeling.rankings import FLAGS, LIKERT, MAX_NOTE_CHARACTERS
+from labeling.rankings import FLAGS, LETTERS, LIKERT, MAX_NOTE_CHARACTERS, preferences
 from labeling.roles import labels, person
 from labeling.text import is_storable
 from labeling.views.desk import task_address, undoable
@@ -69,14 +69,20 @@ def work_page(request: HttpRequest, slot: Slot, page: dict[str, Any], **context:
         return TemplateResponse(request, "labeling/task_demonstration.html", context)
     groups = slot.shown_groups
     context |= {
-        "page_kind": RATE,
-        "board": BOARD,
         "groups": groups,
-        "k": sum(len(group.indices) for group in groups),
-        "tiers": range(1, len(groups) + 1),
         "marks": LIKERT,
         "flags": FLAGS.items() if slot.project.use_flags else (),
         "note_limit": MAX_NOTE_CHARACTERS,
+    }
+    assert slot.completion_set is not None  # rankings_have_a_set
+    if slot.completion_set.is_pair:
+        context |= {"page_kind": PAIR, "is_pair": True, "preferences": preferences(*LETTERS[:2])}
+        return TemplateResponse(request, "labeling/task_pair.html", context)
+    context |= {
+        "page_kind": RATE,
+        "board": BOARD,
+        "k": sum(len(group.indices) for group in groups),
+        "tiers": range(1, len(groups) + 1),
     }
     return TemplateResponse(request, "labeling/task_ranking.html", context)
 
