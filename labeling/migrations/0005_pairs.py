@@ -18,7 +18,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='project',
             name='comparison',
-            field=models.CharField(choices=[('tiers', 'several completions at once, in tiers'), ('pairs', 'two completions side by side, with strength of preference')], default='tiers', help_text='Holds for completions to be sampled from now on.', max_length=8, verbose_name='how completions are compared'),
+            field=models.CharField(choices=[('tiers', 'several in tiers'), ('pairs', 'two side by side')], default='tiers', help_text='Of two, with how much better. Holds for what is sampled from now on.', max_length=8, verbose_name='how completions are compared'),
         ),
         migrations.AddField(
             model_name='revision',

@@ -86,8 +86,8 @@ class ProjectQuerySet(models.QuerySet["Project"]):
 
 class Project(models.Model):
     class Comparison(models.TextChoices):
-        TIERS = "tiers", _("several completions at once, in tiers")
-        PAIRS = "pairs", _("two completions side by side, with strength of preference")
+        TIERS = "tiers", _("several in tiers")
+        PAIRS = "pairs", _("two side by side")
 
     name = models.CharField(_("name"), max_length=120, unique=True)
     slug = models.SlugField(_("address"), max_length=60, unique=True)
@@ -101,7 +101,7 @@ class Project(models.Model):
         max_length=8,
         choices=Comparison,
         default=Comparison.TIERS,
-        help_text=_("Holds for completions to be sampled from now on."),
+        help_text=_("Of two, with how much better. Holds for what is sampled from now on."),
     )
     k = models.PositiveSmallIntegerField(
         _("completions per prompt"),

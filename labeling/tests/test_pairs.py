@@ -174,7 +174,7 @@ def test_over_the_api(pairs: Project, alice: User) -> None:
 
 def test_a_curator_chooses_it(as_carol: Any, project: Project) -> None:
     page = as_carol.get(f"/projects/{project.slug}/settings/").content.decode()
-    assert "two completions side by side" in page
+    assert "two side by side" in page
     form = {"name": project.name, "languages": ["en", "ko"], "comparison": "pairs", "k": 4, "ranking_overlap": 1}
     form |= {"demonstration_overlap": 1, "temperature": 1, "top_p": 0.95, "max_new_tokens": 64}
     members = {"members": list(project.members.values_list("pk", flat=True))}
