@@ -43,6 +43,7 @@ def rankings(project: Project) -> Iterator[dict[str, Any]]:
             "finish_reasons": [completion.finish_reason for completion in completions],
             "models": [completion.model_name for completion in completions],
             "tiers": revision.tiers,
+            "strength": revision.strength,
             "ratings": revision.ratings,
             "labeler": pseudonym(answer.labeler_id),
             "instruction_version": revision.instruction_version,

@@ -153,6 +153,8 @@ def _margin(policy: str, row: Row) -> float:
     """By how much the chosen one should win, at least 0; 0 for ties and where a rating is missing."""
     if policy == Export.Margin.TIERS:
         return float(row["rejected_tier"] - row["chosen_tier"])
+    if policy == Export.Margin.STRENGTH:
+        return float(row["strength"])
     is_rated = row["chosen_rating"] and row["rejected_rating"]
     if policy == Export.Margin.RATINGS and is_rated and not row["tie"]:
         return float(max(0, row["chosen_rating"] - row["rejected_rating"]))
@@ -213,6 +215,7 @@ def _facts(export: Export, answer: Answer) -> Row:
     return {
         "labeler": _name(export, answer.labeler),
         "repeat": answer.repeat,
+        "strength": said.strength or 0,
         "instruction_version": said.instruction_version or 0,
         "created_at": _moment(said.created_at),
         "set_id": str(answer.completion_set_id),
@@ -250,6 +253,7 @@ PLACE = {"prompt_id": "text", "split": "text", "language": "text"}
 FACTS = {
     "labeler": "text",
     "repeat": "integer",
+    "strength": "integer",
     "instruction_version": "integer",
     "created_at": "text",
     "set_id": "text",

@@ -13,6 +13,8 @@ from django.core.exceptions import ValidationError
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from labeling.rankings import LETTERS, preferences
+
 NAMED = "Arrow(?:Up|Down|Left|Right)|Enter|Space|Home|End|PageUp|PageDown|Backspace|Delete|F[2-9]"
 KEY = re.compile(rf"(Ctrl\+)?(Alt\+)?(Shift\+)?([^\s\x00-\x1f]|{NAMED})")
 BROWSERS = {f"Ctrl+{key}" for key in ("a", "c", "v", "x", "t", "w", "n", "r", "l", "f", "p", "q")}
@@ -25,18 +27,23 @@ class Action:
     key: str
     words: str | Promise
     pages: tuple[str, ...]
-    """Where it counts: rating step, tier board, writing, or every task."""
+    """Where it counts: rating step, tier board, two side by side, writing, or every task."""
 
 
-RATE, BOARD, WRITE = "rate", "board", "write"
+RATE, BOARD, PAIR, WRITE = "rate", "board", "pair", "write"
 RANKING = (RATE, BOARD)
-EVERY = (*RANKING, WRITE)
+COMPARING = (*RANKING, PAIR)
+EVERY = (*COMPARING, WRITE)
 
 ACTIONS = (
     *(
         Action(f"choose_{number}", str(number), _("rate it %(number)s, or send it to tier %(number)s"), RANKING)
         for number in range(1, 10)
     ),
+    *(Action(f"prefer_{number}", str(number), "", (PAIR,)) for number in range(1, 8)),
+    Action("toward_a", "ArrowLeft", _("of two: one step towards A"), (PAIR,)),
+    Action("toward_b", "ArrowRight", _("of two: one step towards B"), (PAIR,)),
+    Action("rate", "r", _("of two: go to the marks of one, then of the other; 1 to 7 rate there"), (PAIR,)),
     Action("clear", "0", _("take it out of its tier"), (BOARD,)),
     Action("previous", "ArrowUp", _("the completion before"), RANKING),
     Action("next", "ArrowDown", _("the completion after"), RANKING),
@@ -45,11 +52,11 @@ ACTIONS = (
     Action("tie", "=", _("tie it with the one above"), (BOARD,)),
     Action("split", "-", _("split it from its tie"), (BOARD,)),
     Action("pin", "p", _("pin it to compare, or unpin it"), RANKING),
-    Action("diff", "d", _("show the difference of the two pinned"), RANKING),
+    Action("diff", "d", _("show the difference of the two"), COMPARING),
     Action("fold", "Space", _("fold a long completion, or unfold it"), (BOARD,)),
-    Action("flags", "x", _("go to its flags"), RANKING),
-    Action("none_acceptable", "n", _("none is acceptable"), RANKING),
-    Action("markdown", "m", _("show Markdown as written, or as it looks"), RANKING),
+    Action("flags", "x", _("go to its flags"), COMPARING),
+    Action("none_acceptable", "n", _("none is acceptable"), COMPARING),
+    Action("markdown", "m", _("show Markdown as written, or as it looks"), COMPARING),
     Action("skip", "s", _("skip, or say that you cannot judge"), EVERY),
     Action("undo", "Ctrl+z", _("undo; with nothing to undo, take back what you handed in last"), EVERY),
     Action("save", "Ctrl+s", _("save the draft now"), EVERY),
@@ -95,6 +102,9 @@ def _also(name: str, key: str, keys: Mapping[str, str]) -> Action | None:
 
 def words(action: Action) -> str:
     """What an action does, in the language of the page."""
+    kind, _underscore, number = action.name.rpartition("_")
+    if kind == "prefer":
+        return preferences(*LETTERS[:2])[int(number) - 1][1]
     text = str(action.words)
     return text % {"number": action.name.removeprefix("choose_")} if action.name.startswith("choose_") else text
 

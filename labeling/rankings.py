@@ -32,6 +32,15 @@ FLAGS = {
 }
 
 
+STRENGTHS = (
+    _("%(better)s and %(worse)s are about the same"),
+    _("%(better)s is slightly better"),
+    _("%(better)s is better"),
+    _("%(better)s is much better"),
+)
+"""By how much one of two is better: the four levels of Llama 2, from 0, a tie, to 3."""
+
+
 class Verdict(TextChoices):
     """What a labeler says of a whole set. Reward models learn from ranked sets alone."""
 
@@ -40,9 +49,19 @@ class Verdict(TextChoices):
     CANNOT_JUDGE = "cannot_judge", _("cannot judge")
 
 
+def preferences(first: str, second: str) -> list[tuple[int, str]]:
+    """The answers to which of two is better, from -3, the first by much, over 0, a tie, to 3, the second by much."""
+    levels = range(len(STRENGTHS))
+    favoured = [(-level, {"better": first, "worse": second}) for level in reversed(levels)]
+    favoured += [(level, {"better": second, "worse": first}) for level in levels[1:]]
+    return [(value, STRENGTHS[abs(value)] % letters) for value, letters in favoured]
+
+
 @dataclass(frozen=True)
 class Ranking:
     """`tiers[i]` is completion i's tier, 1 the best, without gaps; `ratings[i]` its rating or None.
+
+    `strength` is by how much one of two is better, an index of STRENGTHS; None where it was not asked.
 
     Without the verdict that they are ranked, completions may stand in no tier at all: `tiers` is empty then.
     """
@@ -51,6 +70,7 @@ class Ranking:
     ratings: list[dict[str, Any] | None]
     note: str
     verdict: Verdict = Verdict.RANKED
+    strength: int | None = None
 
 
 def shown_order(k: int, seed: str) -> list[int]:
@@ -64,10 +84,13 @@ def first_alike(texts: Sequence[str]) -> list[int]:
     return [first.setdefault(text.strip(), index) for index, text in enumerate(texts)]
 
 
-def clean_ranking(payload: Any, texts: Sequence[str], *, require_ratings: bool) -> Ranking:
+def clean_ranking(
+    payload: Any, texts: Sequence[str], *, require_ratings: bool, require_strength: bool = False
+) -> Ranking:
     """A complete ranking of completions with these texts, or ValidationError saying what is missing.
 
     Completions with the same text stand in one tier, and one rating holds for all of them.
+    `require_strength`: two completions in an order need a strength of preference.
     """
     if not isinstance(payload, dict):
         raise ValidationError(_("The ranking is not readable. Reload the page."))
@@ -78,12 +101,13 @@ def clean_ranking(payload: Any, texts: Sequence[str], *, require_ratings: bool) 
     is_ranked = verdict == Verdict.RANKED
     ratings = _shared(_clean_ratings(payload.get("ratings"), k), alike)
     tiers = _clean_tiers(payload.get("tiers"), alike, is_required=is_ranked)
+    strength = _clean_strength(payload.get("strength"), tiers, k, is_required=require_strength and is_ranked)
     missing = sum(rating is None or rating["overall"] is None for rating in ratings)
     if require_ratings and is_ranked and missing:
         raise ValidationError(
             _("%(missing)s of %(k)s completions are not rated yet (1 to 7)."), params={"missing": missing, "k": k}
         )
-    return Ranking(tiers, ratings, _clean_note(payload.get("note", "")), Verdict(verdict))
+    return Ranking(tiers, ratings, _clean_note(payload.get("note", "")), Verdict(verdict), strength)
 
 
 def _clean_tiers(tiers: Any, alike: list[int], *, is_required: bool) -> list[int]:
@@ -106,6 +130,26 @@ def _clean_tiers(tiers: Any, alike: list[int], *, is_required: bool) -> list[int
     # Tiers 2, 2, 5 say the same as 1, 1, 2: store the latter.
     dense = {tier: position for position, tier in enumerate(sorted(set(tiers)), start=1)}
     return [dense[tier] for tier in tiers]
+
+
+def _clean_strength(strength: Any, tiers: list[int], k: int, *, is_required: bool) -> int | None:
+    """By how much the better of two wins. It goes with their tiers: 0 for a tie alone, and none without tiers."""
+    if not tiers:
+        return None
+    is_tie = len(set(tiers)) == 1
+    if strength is None:
+        if is_required and not is_tie:
+            raise ValidationError(_("Say how much better it is: 1 slightly better, 2 better, 3 much better."))
+        return 0 if is_required else None
+    if k != 2:
+        raise ValidationError(
+            _("A strength of preference belongs to two completions; these are %(k)s."), params={"k": k}
+        )
+    if isinstance(strength, bool) or not isinstance(strength, int) or not 0 <= strength < len(STRENGTHS):
+        raise ValidationError(_("A strength of preference is a whole number from 0 (tied) to 3 (much better)."))
+    if is_tie != (strength == 0):
+        raise ValidationError(_("Strength 0 goes with a tie, and only with one."))
+    return strength
 
 
 def _shared(ratings: list[dict[str, Any] | None], alike: list[int]) -> list[dict[str, Any] | None]:

@@ -27,6 +27,7 @@ urlpatterns: list[URLPattern] = [
     path("instructions/<slug:slug>/", desk.instructions, name="instructions"),
     path("instructions/<slug:slug>/<int:number>/", desk.instructions, name="instructions_version"),
     path("task/<int:pk>/", task.task, name="task"),
+    path("task/<int:pk>/ahead/", task.task_ahead, name="task_ahead"),
     path("task/<int:pk>/draft/", task.task_draft, name="task_draft"),
     path("task/<int:pk>/submit/", task.task_submit, name="task_submit"),
     path("task/<int:pk>/skip/", task.task_skip, name="task_skip"),

@@ -25,6 +25,7 @@ class ProjectSerializer(serializers.ModelSerializer[Project]):
             "name",
             "slug",
             "languages",
+            "comparison",
             "k",
             "ranking_overlap",
             "demonstration_overlap",

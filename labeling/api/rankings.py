@@ -17,6 +17,7 @@ class RevisionSerializer(serializers.ModelSerializer[Revision]):
             "number",
             "verdict",
             "tiers",
+            "strength",
             "ratings",
             "shown_order",
             "note",

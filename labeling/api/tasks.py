@@ -16,7 +16,7 @@ from labeling.api.rankings import JudgedCompletionSerializer, RankingSerializer
 from labeling.models import Answer, Demonstration, Draft, Project, Slot
 from labeling.models.demonstration import MAX_DEMONSTRATION_CHARACTERS
 from labeling.models.project import MAX_K
-from labeling.rankings import FLAGS, LIKERT, MAX_NOTE_CHARACTERS, Verdict
+from labeling.rankings import FLAGS, LIKERT, MAX_NOTE_CHARACTERS, STRENGTHS, Verdict
 
 
 @extend_schema_field(int)
@@ -103,6 +103,14 @@ class RankingSubmissionSerializer(SubmissionSerializer):
         required=False,
         help_text="tiers[i] is the tier of the completion with index i; 1 is best, equal numbers are tied. Completions "
         "with the same text belong in the same tier.",
+    )
+    strength = serializers.IntegerField(
+        min_value=0,
+        max_value=len(STRENGTHS) - 1,
+        allow_null=True,
+        required=False,
+        help_text="Of two completions only, and needed there: how much better the one in tier 1 is. 1 slightly better, "
+        "2 better, 3 much better; 0 for a tie.",
     )
     ratings = serializers.ListField(child=RatingSerializer(allow_null=True), max_length=MAX_K, required=False)
     note = serializers.CharField(max_length=MAX_NOTE_CHARACTERS, allow_blank=True, required=False)

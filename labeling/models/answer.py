@@ -22,7 +22,7 @@ from labeling.models.slot import Slot, StaleAssignment
 from labeling.models.states import Purpose
 from labeling.models.user import User
 from labeling.quality import Judgement
-from labeling.rankings import LETTERS, Ranking, Verdict, clean_ranking
+from labeling.rankings import LETTERS, STRENGTHS, Ranking, Verdict, clean_ranking
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,8 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
     def submit(self, slot: Slot, labeler: User, payload: Any, key: uuid.UUID) -> "Answer":
         """Store a ranking for a leased slot.
 
-        `payload`: verdict, tiers and ratings by completion index, note, active_seconds, instruction_version (see
-        clean_ranking).
+        `payload`: verdict, tiers and ratings by completion index, strength of preference for a pair, note,
+        active_seconds, instruction_version (see clean_ranking).
         Sending the same `key` again returns the answer that is there. Raises ValidationError for an incomplete ranking
         and StaleAssignment where the slot is not (or no longer) the labeler's.
         """
@@ -147,7 +147,12 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
         if completion_set is None:
             raise ValidationError(_("This task asks for a demonstration, not for a ranking."))
         # Whatever only reads comes before the transaction: SQLite has one writer at a time.
-        ranking = clean_ranking(payload, completion_set.texts, require_ratings=slot.requires_ratings)
+        ranking = clean_ranking(
+            payload,
+            completion_set.texts,
+            require_ratings=slot.requires_ratings,
+            require_strength=completion_set.is_pair,
+        )
         label = slot.clean_label(payload)
         with transaction.atomic():
             try:
@@ -211,6 +216,7 @@ class Answer(models.Model):
         revision = self.revisions.create(
             number=self.revisions.count() + 1,
             tiers=ranking.tiers,
+            strength=ranking.strength,
             ratings=ranking.ratings,
             note=ranking.note,
             verdict=ranking.verdict,
@@ -234,7 +240,12 @@ class Answer(models.Model):
             raise ValidationError(_("This was changed in the meantime. Reload the page to see how it stands."))
         is_ranked = newest.verdict == Verdict.RANKED
         required = self.slot.requires_ratings and is_ranked and any(newest.ratings)
-        ranking = clean_ranking(payload, self.completion_set.texts, require_ratings=required)
+        ranking = clean_ranking(
+            payload,
+            self.completion_set.texts,
+            require_ratings=required,
+            require_strength=self.completion_set.is_pair,
+        )
         revision = self.append(
             ranking,
             key=key,
@@ -252,11 +263,22 @@ class Answer(models.Model):
         return {
             "verdict": revision.verdict,
             "tiers": revision.tiers or [None] * self.completion_set.k,
+            "strength": revision.strength,
             "ratings": revision.ratings,
             "note": revision.note,
             "active_seconds": revision.active_seconds,
             "step": "board",
         }
+
+    @property
+    def preference(self) -> str:
+        """By how much which of two is better, in words and in the letters of the page; empty where it was not asked."""
+        assert self.current is not None  # submit() makes both
+        if self.current.strength is None:
+            return ""
+        judged = sorted(self.judged, key=lambda each: each.tier or 0)
+        better, worse = (each.letter for each in judged)
+        return STRENGTHS[self.current.strength] % {"better": better, "worse": worse}
 
     @property
     def judged(self) -> "list[Judged]":
@@ -278,6 +300,9 @@ class Revision(models.Model):
     tiers = models.JSONField(
         help_text="tiers[i] is the tier of completion i; 1 is best, equal numbers are tied. Empty where none was given."
     )
+    strength = models.PositiveSmallIntegerField(
+        null=True, help_text="By how much the better of two wins: 0 tied, 1 slightly, 2, 3 much; null where not asked."
+    )
     ratings = models.JSONField(help_text="ratings[i] is {overall, flags, note} of completion i, or null.")
     shown_order = models.JSONField(help_text="Completion indices in the order they were shown.")
     note = models.TextField(blank=True)
@@ -288,7 +313,12 @@ class Revision(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["answer", "number"], name="one_revision_per_number")]
+        constraints = [
+            models.UniqueConstraint(fields=["answer", "number"], name="one_revision_per_number"),
+            models.CheckConstraint(
+                condition=models.Q(strength__isnull=True) | models.Q(strength__lte=3), name="strength_from_0_to_3"
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"rev-{self.pk}"

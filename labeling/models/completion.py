@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from labeling.models.participation import Participation
-from labeling.models.project import Project
+from labeling.models.project import PAIR, Project
 from labeling.models.prompt import BATCH, Prompt
 from labeling.models.states import Purpose
 from labeling.rankings import LETTERS, Verdict, first_alike
@@ -141,7 +141,7 @@ class CompletionSet(models.Model):
         ordering = ["-pk"]
         verbose_name = _("completion set")
         constraints = [
-            models.CheckConstraint(condition=models.Q(k__gte=4, k__lte=9), name="set_k_between_4_and_9"),
+            models.CheckConstraint(condition=models.Q(k__gte=2, k__lte=9), name="set_k_between_2_and_9"),
             models.UniqueConstraint(
                 fields=["prompt", "policy_name"],
                 condition=~models.Q(state="expired"),
@@ -152,6 +152,11 @@ class CompletionSet(models.Model):
 
     def __str__(self) -> str:
         return f"{self.k} × {self.prompt}"
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether it is asked as a pair: which of two is better, and by how much."""
+        return self.k == PAIR
 
     @property
     def texts(self) -> list[str]:

@@ -96,6 +96,7 @@ class Export(Job):
         NONE = "none", _("none")
         TIERS = "tiers", _("difference of the tiers")
         RATINGS = "ratings", _("difference of the ratings")
+        STRENGTH = "strength", _("strength of preference, of pairs that were asked as such")
 
     class Identities(models.TextChoices):
         PSEUDONYMS = "pseudonyms", _("pseudonyms")

@@ -14,11 +14,16 @@ from labeling.models.user import Role, User
 
 MIN_K, MAX_K = 4, 9
 SETTINGS = [
-    *("name", "languages", "k", "ranking_overlap", "demonstration_overlap", "require_ratings", "use_flags"),
+    *("name", "languages", "comparison", "k", "ranking_overlap", "demonstration_overlap"),
+    *("require_ratings", "use_flags"),
     *("screening_percent", "gold_percent", "repeat_percent"),
     *("temperature", "top_p", "max_new_tokens"),
 ]
 K_RANGE = [MinValueValidator(MIN_K), MaxValueValidator(MAX_K)]
+
+
+PAIR = 2
+"""How many completions a comparison in pairs has."""
 
 
 class ProjectQuerySet(models.QuerySet["Project"]):
@@ -74,6 +79,10 @@ class ProjectQuerySet(models.QuerySet["Project"]):
 
 
 class Project(models.Model):
+    class Comparison(models.TextChoices):
+        TIERS = "tiers", _("several in tiers")
+        PAIRS = "pairs", _("two side by side")
+
     name = models.CharField(_("name"), max_length=120, unique=True)
     slug = models.SlugField(_("address"), max_length=60, unique=True)
     languages = models.JSONField(_("languages"), default=list, help_text=_('Language codes, such as ["en", "ko"].'))
@@ -81,8 +90,18 @@ class Project(models.Model):
         settings.AUTH_USER_MODEL, related_name="projects", blank=True, verbose_name=_("members")
     )
 
+    comparison = models.CharField(
+        _("how completions are compared"),
+        max_length=8,
+        choices=Comparison,
+        default=Comparison.TIERS,
+        help_text=_("Of two, with how much better. Holds for what is sampled from now on."),
+    )
     k = models.PositiveSmallIntegerField(
-        _("completions per prompt"), default=4, validators=K_RANGE, help_text=_("4 to 9; a prompt may ask for its own.")
+        _("completions per prompt"),
+        default=4,
+        validators=K_RANGE,
+        help_text=_("4 to 9; a prompt may ask for its own. Pairs are always two."),
     )
     ranking_overlap = models.PositiveSmallIntegerField(
         _("labelers per ranking"), default=1, validators=[MinValueValidator(1), MaxValueValidator(20)]

@@ -16,7 +16,7 @@ from django.db.models import Exists, OuterRef
 from django.utils.translation import gettext_lazy as _
 
 from labeling.audit import record_state
-from labeling.models.project import K_RANGE, MAX_K, MIN_K, Project
+from labeling.models.project import K_RANGE, MAX_K, MIN_K, PAIR, Project
 from labeling.models.user import User
 from labeling.text import is_storable
 
@@ -353,4 +353,6 @@ class Prompt(models.Model):
 
     @property
     def completions_wanted(self) -> int:
-        return self.k or self.project.k
+        """What the next set holds: in a project that asks for pairs, two."""
+        is_pair = self.project.comparison == Project.Comparison.PAIRS
+        return PAIR if is_pair else self.k or self.project.k

@@ -13,9 +13,9 @@ register = template.Library()
 
 
 @register.simple_tag
-def rating_form(letter: str, with_flags: bool) -> SafeString:
+def rating_form(letter: str, with_flags: bool, is_pair: bool = False) -> SafeString:
     """Marks, flags and a note."""
-    return _rating_form(letter, bool(with_flags), get_language() or "")
+    return _rating_form(letter, bool(with_flags), is_pair, get_language() or "")
 
 
 @register.simple_tag
@@ -26,9 +26,10 @@ def moves(letter: str, tiers: range) -> SafeString:
 
 # At most 9 letters, 9 numbers of tiers, and a few languages: all of it is kept.
 @lru_cache(maxsize=256)
-def _rating_form(letter: str, with_flags: bool, language: str) -> SafeString:
+def _rating_form(letter: str, with_flags: bool, is_pair: bool, language: str) -> SafeString:
     context = {
         "letter": letter,
+        "is_pair": is_pair,
         "marks": LIKERT,
         "flags": FLAGS.items() if with_flags else (),
         "note_limit": MAX_NOTE_CHARACTERS,

@@ -33,6 +33,7 @@ def test_an_admin_changes_a_project_and_its_slots_follow(project: Project) -> No
         "name": project.name,
         "languages": ["en", "ko"],
         "k": "5",
+        "comparison": "tiers",
         "ranking_overlap": "2",
         "demonstration_overlap": "1",
         "gold_percent": "5",
@@ -61,6 +62,7 @@ def test_an_admin_approves_in_bulk(draft: Prompt) -> None:
 def test_a_new_project_gets_an_address(db: None) -> None:
     data = {"name": "Fresh start", "languages": ["ko"], "k": "4", "ranking_overlap": "1", "demonstration_overlap": "1"}
     data |= {"gold_percent": "5", "repeat_percent": "2"}
+    data["comparison"] = "pairs"
     data |= {"temperature": "1", "top_p": "0.9", "max_new_tokens": "64"}
     client_of(Role.ADMIN, is_superuser=True).post(reverse("admin:labeling_project_add"), data)
     assert Project.objects.get().slug == "fresh-start"

@@ -7,7 +7,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from labeling.models import Answer, Project, Slot, User
+from labeling.models import Answer, Export, Project, Slot, User
 from labeling.tests.rows import approved, ranking, sampled
 from webapp.tests.browser import Visit
 
@@ -49,6 +49,25 @@ def test_ranking(visit: Visit, project: Project, alice: User, look: dict[str, An
 
 
 @pytest.mark.parametrize("look", LOOKS, ids=["light desk", "dark phone"])
+def test_pair(visit: Visit, project: Project, alice: User, look: dict[str, Any]) -> None:
+    Project.objects.filter(pk=project.pk).update(comparison=Project.Comparison.PAIRS)
+    project.refresh_from_db()
+    sampled(approved(project), ["Rain on the **roof**", "Rain on the old roof"])
+    slot = Slot.objects.claim_next(project, alice, Slot.TaskType.RANKING)
+    assert slot
+    page = visit(alice, f"/task/{slot.pk}/", **look)
+    expect(page.locator("#progress")).to_contain_text("Rated")
+    for key in ("6", "x", "d"):
+        page.keyboard.press(key)
+    expect(page.locator(".pair mark").first).to_be_visible()
+    assert complaints(page) == []
+    page.keyboard.press("m")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#trouble")).to_be_visible()
+    assert complaints(page) == []
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=["light desk", "dark phone"])
 def test_other_pages(visit: Visit, project: Project, alice: User, look: dict[str, Any]) -> None:
     project.revise_instructions({"en": "# Be kind\n\n| a | b |\n|---|---|\n| 1 | 2 |"}, None)
     sampled(approved(project))
@@ -82,6 +101,8 @@ def test_pages_of_a_curator(
         assert slot
         answer = Answer.objects.submit(slot, labeler, ranking([1, 2, 2, 3]), uuid.uuid4())
     page = visit(carol, f"/projects/{project.slug}/quality/", **look)
-    for path in (f"/projects/{project.slug}/quality/", f"/projects/{project.slug}/review/", f"/answers/{answer.pk}/"):
+    Export.objects.create(project=project, by=carol)
+    pages = [f"/projects/{project.slug}/{name}/" for name in ("quality", "review", "exports", "settings")]
+    for path in (*pages, f"/answers/{answer.pk}/"):
         page.goto(path)
         assert complaints(page) == [], path

@@ -37,6 +37,7 @@ def test_ranking_row_has_the_documented_shape(project: Project, alice: User) -> 
         "finish_reasons": ["stop", "length", "stop", "stop"],
         "models": ["tiny-1"] * 4,
         "tiers": [2, 1, 2, 3],
+        "strength": None,
         "ratings": [{"overall": 4, "flags": [], "note": ""}] * 4,
         "labeler": export.pseudonym(alice.pk),
         "instruction_version": None,

@@ -71,6 +71,7 @@ def test_ranking_is_told_as_it_was_given(project: Project, alice: User) -> None:
         "revision": 1,
         "labeler": pseudonym(alice.pk),
         "repeat": 0,
+        "strength": 0,
         "instruction_version": 0,
         "created_at": row["created_at"],
         "set_id": str(answer.completion_set_id),

@@ -15,6 +15,7 @@ FORM = {
     "name": "Everyday help",
     "languages": ["en", "ko"],
     "k": "4",
+    "comparison": "tiers",
     "ranking_overlap": "1",
     "demonstration_overlap": "1",
     "gold_percent": "5",

@@ -2,6 +2,8 @@
 
 import uuid
 from dataclasses import dataclass
+from statistics import median_low
+from typing import Any
 
 from django.contrib import messages
 from django.core.exceptions import ValidationError
@@ -93,11 +95,16 @@ def set_adjudicate(request: HttpRequest, pk: int) -> HttpResponse:
         return redirect(place.label)
     if not request.POST.get("consensus"):
         return redirect("task", place.pk)
-    rankings = _rankings(_answers(chosen))
+    answers = _answers(chosen)
+    rankings = _rankings(answers)
     try:
         if not rankings:
             raise ValidationError(_("Nobody has ranked this set yet."))
-        payload = {"tiers": ranked_pairs(rankings, chosen.k), "ratings": [None] * chosen.k, "note": ""}
+        tiers = ranked_pairs(rankings, chosen.k)
+        payload: dict[str, Any] = {"tiers": tiers, "ratings": [None] * chosen.k, "note": ""}
+        if chosen.is_pair:
+            strengths = [answer.current.strength or 1 for answer in answers if answer.current]
+            payload["strength"] = median_low(strengths) if tiers[0] != tiers[1] else 0
         Answer.objects.submit(place, person(request), payload, uuid.uuid4())
     except ValidationError as error:
         messages.error(request, error.messages[0])

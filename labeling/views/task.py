@@ -1,5 +1,6 @@
 """One task: the page where a labeler ranks or writes, and what its script sends."""
 
+import re
 import uuid
 from typing import Any
 
@@ -9,21 +10,26 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.cache import patch_cache_control
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from labeling import markdown
-from labeling.keys import ACTIONS, BOARD, RATE, WRITE, keymap, words
+from labeling.keys import ACTIONS, BOARD, PAIR, RATE, WRITE, keymap, words
 from labeling.languages import language_name
 from labeling.models import Answer, Demonstration, Draft, Project, Slot, TokenCount
+from labeling.models.ahead import claim_ahead, peek
 from labeling.models.counting import estimate
 from labeling.models.demonstration import MAX_DEMONSTRATION_CHARACTERS
-from labeling.rankings import MAX_NOTE_CHARACTERS
-from labeling.roles import judges, person
+from labeling.rankings import LETTERS, MAX_NOTE_CHARACTERS, preferences
+from labeling.roles import judges, labels, person
 from labeling.text import is_storable
 from labeling.views.desk import task_address, undoable
 from labeling.views.json_actions import judges_by_script, read_object
+
+KEPT_AHEAD = 15 * 60
+"""Seconds for which a browser may keep the page of the next task: as long as a lease."""
 
 
 @require_GET
@@ -42,20 +48,41 @@ def task(request: HttpRequest, pk: int) -> HttpResponse:
     return work_page(request, slot, _page_data(request, slot), undo=undoable(person(request)))
 
 
+@require_GET
+@labels
+def task_ahead(request: HttpRequest, pk: int) -> HttpResponse:
+    """The page of the task that is likely to come after this one, for the browser to keep until then.
+
+    Nothing is leased or stored. What depends on the lease comes with the answer to handing in (`_on_to_next`), and
+    the script of the page puts it in; without that, it goes to the task's own page.
+    """
+    slot, user = get_object_or_404(_own(request), pk=pk), person(request)
+    if slot.state == Slot.State.ANSWERED:  # asked for too late: the browser did not keep it
+        now = Slot.objects.filter(project=slot.project_id).held_by(user).order_by("-leased_at").first()
+        return redirect(task_address(now, _only(request)) if now else "desk")
+    following = peek(slot, user, _only(request))
+    if following is None:
+        return HttpResponse(status=204)
+    page = {"isAhead": True, "taskUrl": reverse("task", args=[following.pk])}
+    # Messages are for a page that is seen.
+    response = work_page(request, following, page, undo={"url": "", "seconds": 0}, messages=())
+    response["X-Task"] = _ahead_name(following)
+    patch_cache_control(response, private=True, max_age=KEPT_AHEAD)
+    return response
+
+
+def _ahead_name(slot: Slot) -> str:
+    """What the page fetched ahead says: the task, and what else a labeler sees that may change before the lease."""
+    return f"{slot.pk}-{slot.instruction_version or 0}"
+
+
 def work_page(request: HttpRequest, slot: Slot, page: dict[str, Any], **context: Any) -> HttpResponse:
     """The page on which a slot's completions are ranked, or its prompt is answered."""
     user = person(request)
     keys = keymap(user.keys)
     context |= {
         "slot": slot,
-        "page": page
-        | {
-            "tokensUrl": reverse("task_tokens", args=[slot.pk]),
-            "previewUrl": reverse("text_preview"),
-            "keys": keys,
-            "singleKeys": user.single_keys,
-            "instructionVersion": slot.instruction_version,
-        },
+        "page": page | _script_data(request, slot),
         "keys": [(keys[action.name], words(action), action.pages) for action in ACTIONS],
         "section": "desk",
     }
@@ -69,15 +96,33 @@ def work_page(request: HttpRequest, slot: Slot, page: dict[str, Any], **context:
         return TemplateResponse(request, "labeling/task_demonstration.html", context)
     groups = slot.shown_groups
     context |= {
-        "page_kind": RATE,
-        "board": BOARD,
         "groups": groups,
-        "k": sum(len(group.indices) for group in groups),
-        "tiers": range(1, len(groups) + 1),
         "flags": slot.project.use_flags,
         "note_limit": MAX_NOTE_CHARACTERS,
     }
+    assert slot.completion_set is not None  # rankings_have_a_set
+    if slot.completion_set.is_pair:
+        context |= {"page_kind": PAIR, "is_pair": True, "preferences": preferences(*LETTERS[:2])}
+        return TemplateResponse(request, "labeling/task_pair.html", context)
+    context |= {
+        "page_kind": RATE,
+        "board": BOARD,
+        "k": sum(len(group.indices) for group in groups),
+        "tiers": range(1, len(groups) + 1),
+    }
     return TemplateResponse(request, "labeling/task_ranking.html", context)
+
+
+def _script_data(request: HttpRequest, slot: Slot) -> dict[str, Any]:
+    """What the script of every page on which somebody works needs to know."""
+    user = person(request)
+    return {
+        "tokensUrl": reverse("task_tokens", args=[slot.pk]),
+        "previewUrl": reverse("text_preview"),
+        "keys": keymap(user.keys),
+        "singleKeys": user.single_keys,
+        "instructionVersion": slot.instruction_version,
+    }
 
 
 @require_POST
@@ -105,7 +150,7 @@ def task_submit(request: HttpRequest, pk: int) -> HttpResponse:
     slot = get_object_or_404(_own(request), pk=pk)
     labels: Any = Answer.objects if slot.task_type == Slot.TaskType.RANKING else Demonstration.objects
     labels.submit(slot, person(request), sent.get("payload"), key)
-    return _on_to_next(request, slot)
+    return _on_to_next(request, slot, sent.get("ahead"))
 
 
 @require_POST
@@ -113,8 +158,9 @@ def task_submit(request: HttpRequest, pk: int) -> HttpResponse:
 def task_skip(request: HttpRequest, pk: int) -> HttpResponse:
     """Hand the task back, and say where to go next."""
     slot = get_object_or_404(_own(request), pk=pk)
-    slot.skip(person(request), str(read_object(request).get("reason") or ""))
-    return _on_to_next(request, slot)
+    sent = read_object(request)
+    slot.skip(person(request), str(sent.get("reason") or ""))
+    return _on_to_next(request, slot, sent.get("ahead"))
 
 
 @require_POST
@@ -158,28 +204,48 @@ def _own(request: HttpRequest) -> Any:
     return Slot.objects.filter(labeler=person(request)).select_related("project", "prompt", "completion_set", "labeler")
 
 
-def _on_to_next(request: HttpRequest, slot: Slot) -> JsonResponse:
-    """The next task where there is one, else the desk, which says why there is none; after a decision, the queue."""
+def _on_to_next(request: HttpRequest, slot: Slot, ahead: Any) -> JsonResponse:
+    """The next task where there is one, else the desk, which says why there is none; after a decision, the queue.
+
+    `ahead` names what the browser has fetched of it already. Where it becomes the labeler's, `leased` is what is
+    missing there.
+    """
     if slot.purpose == Slot.Purpose.ADJUDICATION:
         return JsonResponse({"next": reverse("adjudication", args=[slot.project.slug])})
-    only = request.GET.get("only")
+    user, only = person(request), _only(request)
+    wanted = re.fullmatch(r"([1-9][0-9]{0,17})-[0-9]+", ahead) if isinstance(ahead, str) else None
     try:
-        following = Slot.objects.claim_next(
-            slot.project, person(request), only if only in Slot.TaskType.values else None
+        following = (
+            claim_ahead(int(wanted[1]), slot.project, user, only)
+            if wanted
+            else Slot.objects.claim_next(slot.project, user, only)
         )
     except PermissionDenied:  # no longer a member: what was sent is stored all the same
         following = None
-    return JsonResponse({"next": task_address(following, only) if following else reverse("desk")})
+    if following is None:
+        return JsonResponse({"next": reverse("desk")})
+    answer: dict[str, Any] = {"next": task_address(following, only)}
+    if ahead == _ahead_name(following):
+        page = _page_data(request, following) | _script_data(request, following)
+        answer["leased"] = {"address": answer["next"], "page": page, "undo": undoable(user)}
+    return JsonResponse(answer)
+
+
+def _only(request: HttpRequest) -> str | None:
+    """The one kind of task that is asked for."""
+    only = request.GET.get("only")
+    return only if only in Slot.TaskType.values else None
 
 
 def _page_data(request: HttpRequest, slot: Slot) -> dict[str, Any]:
     """What the page's script needs to know."""
-    draft, only = slot.draft, request.GET.get("only")
-    suffix = f"?only={only}" if only in Slot.TaskType.values else ""
+    draft, only = slot.draft, _only(request)
+    suffix = f"?only={only}" if only else ""
     return {
         "draftUrl": reverse("task_draft", args=[slot.pk]),
         "submitUrl": reverse("task_submit", args=[slot.pk]) + suffix,
         "skipUrl": reverse("task_skip", args=[slot.pk]) + suffix,
+        "aheadUrl": reverse("task_ahead", args=[slot.pk]) + suffix,
         "taskUrl": reverse("task", args=[slot.pk]),
         "deskUrl": reverse("desk"),
         "storageKey": _storage_key(request, slot.pk),

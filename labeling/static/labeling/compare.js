@@ -1,6 +1,24 @@
 // Two pinned completions side by side, with what differs between them; Markdown as written or as it looks.
 "use strict";
 
+/** Two texts as pieces to append: what only one of them says is marked there, and left out in the other. */
+function markedDifference(texts) {
+  const parts = Diff.diffWordsWithSpace(...texts);
+  return [["removed", "added"], ["added", "removed"]].map(([own, others]) => parts.filter((part) => !part[others]).map((part) => {
+    if (!part[own]) return part.value;
+    return Object.assign(document.createElement("mark"), { textContent: part.value });
+  }));
+}
+
+/** Show the Markdown of these cards as it looks, or as it is written. */
+function showMarkdown(cards, isRendered) {
+  document.getElementById("markdown").setAttribute("aria-pressed", isRendered);
+  for (const card of cards) {
+    card.querySelector(".said").hidden = isRendered;
+    card.querySelector(".rendered").hidden = !isRendered;
+  }
+}
+
 class Compare {
   constructor(cards) {
     this.cards = cards;
@@ -39,12 +57,7 @@ class Compare {
 
   toggleMarkdown() {
     this.isMarkdown = !this.isMarkdown;
-    const button = document.getElementById("markdown");
-    button.setAttribute("aria-pressed", this.isMarkdown);
-    for (const card of this.cards) {
-      card.querySelector(".said").hidden = this.isMarkdown;
-      card.querySelector(".rendered").hidden = !this.isMarkdown;
-    }
+    showMarkdown(this.cards, this.isMarkdown);
   }
 
   render() {
@@ -53,8 +66,8 @@ class Compare {
     this.diffButton.hidden = this.pinned.length < 2;
     this.diffButton.setAttribute("aria-pressed", this.isDiff);
     const texts = this.pinned.map((card) => card.querySelector(".said").textContent);
-    const parts = this.isDiff && texts.length === 2 ? Diff.diffWordsWithSpace(texts[0], texts[1]) : null;
-    const columns = this.pinned.map((card, side) => this.column(card, parts ? this.marked(parts, side) : [texts[side]]));
+    const pieces = this.isDiff && texts.length === 2 ? markedDifference(texts) : texts.map((text) => [text]);
+    const columns = this.pinned.map((card, side) => this.column(card, pieces[side]));
     this.place.querySelector(".compare-texts").replaceChildren(...columns);
   }
 
@@ -65,14 +78,5 @@ class Compare {
     text.append(...pieces);
     column.append(heading, text);
     return column;
-  }
-
-  /** One side of a difference: what only this side says is marked, what only the other says is left out. */
-  marked(parts, side) {
-    const [mine, others] = side === 0 ? ["removed", "added"] : ["added", "removed"];
-    return parts.filter((part) => !part[others]).map((part) => {
-      if (!part[mine]) return part.value;
-      return Object.assign(document.createElement("mark"), { textContent: part.value });
-    });
   }
 }

@@ -1,7 +1,7 @@
 // Which action a key press means. Keys are written as in labeling/keys.py: "Ctrl+", "Alt+", "Shift+", then the key.
 "use strict";
 
-const ALIASES = { ArrowLeft: "ArrowUp", ArrowRight: "ArrowDown" }; // where they mean nothing of their own
+const ALIASES = { ArrowLeft: "ArrowUp", ArrowRight: "ArrowDown" }; // where they mean nothing else
 
 /** Whether a key press is meant for a field, or is a part of composing a syllable. */
 function isTyping(event) {
@@ -41,7 +41,7 @@ class Keymap {
   /** The actions that a press may mean; on which page it counts, the page decides. */
   of(event) {
     const name = keyName(event);
-    const found = this.actions.get(name) || this.actions.get(ALIASES[name]) || [];
+    const found = [...(this.actions.get(name) || []), ...(this.actions.get(ALIASES[name]) || [])];
     const isSingle = !/^(Ctrl|Alt)\+/.test(name);
     if (isSingle && (!this.singleKeys || isTyping(event))) return [];
     return isComposing(event) ? [] : found;

@@ -1,4 +1,4 @@
-// Step 1: each completion alone on the stage, with its marks, flags and note.
+// Marks, flags and notes of completions; step 1 of a ranking shows each alone on the stage.
 "use strict";
 
 /** Indices of the completions that a card stands for: several where they say the same. */
@@ -6,14 +6,10 @@ function indicesOf(card) {
   return card.dataset.indices.split(" ").map(Number);
 }
 
-class RatingStep {
-  /** `cards` in the order shown; `changed` is called after every change, `finished` when a digit rated the last one. */
-  constructor({ cards, changed, finished }) {
-    Object.assign(this, { cards, changed, finished });
-    this.current = 0;
-    this.stage = document.getElementById("stage");
-    this.letters = [...document.querySelectorAll(".letters button")];
-    this.letters.forEach((button, place) => button.addEventListener("click", () => this.show(place, true)));
+class Ratings {
+  /** `cards` in the order shown; `changed` is called after every change. */
+  constructor({ cards, changed }) {
+    Object.assign(this, { cards, changed });
     for (const card of cards) {
       card.addEventListener("change", () => {
         this.update();
@@ -24,27 +20,15 @@ class RatingStep {
     }
   }
 
-  /** Put completion number `place` on the stage. */
-  show(place, withFocus = false) {
-    this.current = Math.max(0, Math.min(place, this.cards.length - 1));
-    this.stage.replaceChildren(this.cards[this.current]);
-    this.letters.forEach((button, index) => button.setAttribute("aria-current", index === this.current ? "step" : "false"));
-    if (withFocus) this.cards[this.current].focus({ preventScroll: true });
-  }
+  /** Show elsewhere what was marked. */
+  update() {}
 
-  /** Rate the one on the stage and go on: to the next without a mark, or to the next one where all have theirs. */
-  rate(mark) {
-    const card = this.cards[this.current];
-    const wasComplete = !this.unrated().length;
+  /** Give a card its mark, and say so. */
+  setMark(card, mark) {
     card.querySelector(`.marks input[value="${mark}"]`).checked = true;
     window.announce(interpolate(gettext("%(letter)s rated %(mark)s"), { letter: card.dataset.letter, mark }, true));
     this.update();
     this.changed();
-    const order = [...this.cards.keys()];
-    const onward = [...order.slice(this.current + 1), ...(wasComplete ? [] : order.slice(0, this.current))];
-    const next = onward.find((place) => wasComplete || !this.mark(this.cards[place]));
-    if (next === undefined) this.finished();
-    else this.show(next, true);
   }
 
   mark(card) {
@@ -54,17 +38,6 @@ class RatingStep {
 
   unrated() {
     return this.cards.filter((card) => !this.mark(card)).map((card) => card.dataset.letter);
-  }
-
-  /** Show the marks on the letters and on the cards. */
-  update() {
-    this.cards.forEach((card, place) => {
-      const mark = this.mark(card);
-      this.letters[place].querySelector(".mark").textContent = mark || "–";
-      const tag = card.querySelector(".rated");
-      tag.hidden = !mark;
-      tag.textContent = mark ? `${mark} / 7` : "";
-    });
   }
 
   /** Ratings by completion index. */
@@ -90,6 +63,56 @@ class RatingStep {
     this.update();
   }
 
+  /** The focus to the first flag of a card, or to its note where there are no flags. */
+  toFlagsOf(card) {
+    const fold = card.querySelector("details");
+    if (fold) fold.open = true;
+    (card.querySelector(".flags input") || card.querySelector(".rating-note")).focus();
+  }
+}
+
+class RatingStep extends Ratings {
+  /** `finished` is called when a digit rated the last one. */
+  constructor({ cards, changed, finished }) {
+    super({ cards, changed });
+    this.finished = finished;
+    this.current = 0;
+    this.stage = document.getElementById("stage");
+    this.letters = [...document.querySelectorAll(".letters button")];
+    this.letters.forEach((button, place) => button.addEventListener("click", () => this.show(place, true)));
+  }
+
+  /** Put completion number `place` on the stage. */
+  show(place, withFocus = false) {
+    this.current = Math.max(0, Math.min(place, this.cards.length - 1));
+    this.stage.replaceChildren(this.cards[this.current]);
+    this.letters.forEach((button, index) => button.setAttribute("aria-current", index === this.current ? "step" : "false"));
+    if (withFocus) this.cards[this.current].focus({ preventScroll: true });
+  }
+
+  /** Rate the one on the stage and go on: to the next without a mark, or to the next one where all have theirs. */
+  rate(mark) {
+    const card = this.cards[this.current];
+    const wasComplete = !this.unrated().length;
+    this.setMark(card, mark);
+    const order = [...this.cards.keys()];
+    const onward = [...order.slice(this.current + 1), ...(wasComplete ? [] : order.slice(0, this.current))];
+    const next = onward.find((place) => wasComplete || !this.mark(this.cards[place]));
+    if (next === undefined) this.finished();
+    else this.show(next, true);
+  }
+
+  /** Show the marks on the letters and on the cards. */
+  update() {
+    this.cards.forEach((card, place) => {
+      const mark = this.mark(card);
+      this.letters[place].querySelector(".mark").textContent = mark || "–";
+      const tag = card.querySelector(".rated");
+      tag.hidden = !mark;
+      tag.textContent = mark ? `${mark} / 7` : "";
+    });
+  }
+
   /** Do what a key means here. Returns whether it meant anything. */
   act(action, event) {
     const isRadio = event.target.matches("input[type=radio]") && event.key.startsWith("Arrow");
@@ -102,9 +125,8 @@ class RatingStep {
     return true;
   }
 
-  /** The focus to the first flag of the one on the stage, or to its note where there are no flags. */
+  /** To the flags of the one on the stage. */
   toFlags() {
-    const card = this.cards[this.current];
-    (card.querySelector(".flags input") || card.querySelector(".rating-note")).focus();
+    this.toFlagsOf(this.cards[this.current]);
   }
 }

@@ -42,6 +42,7 @@ class Task {
     this.keymap = new Keymap(this.data.keys, this.data.singleKeys);
     this.past = []; // the work as it was before each change, to be undone
     this.key = newKey();
+    this.ahead = new Ahead(this.data.aheadUrl);
     const unsent = Draft.unsent(this.data.storageKey);
     const begun = (unsent && unsent.payload) || this.data.draft;
     this.clock = new ActiveClock((begun && begun.active_seconds) || 0);
@@ -144,11 +145,11 @@ class Task {
     if (this.isLeaving) return;
     this.setLeaving(true);
     await this.draft.pause();
-    const { status, data } = await postJson(url, body);
+    const { status, data } = await postJson(url, { ...body, ahead: this.ahead.name });
     if (status === 200) {
       this.draft.stop();
       this.draft.forgetHere();
-      location.assign(data.next);
+      this.ahead.go(data);
       return;
     }
     this.setLeaving(false);
