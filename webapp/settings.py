@@ -232,8 +232,10 @@ CONTENT_SECURITY_POLICY = {
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 MAX_IMPORT_BYTES = 10 * 1024 * 1024
 
-# Counts API requests, for all server processes together; without a broker (tests, a single command) each for itself.
-CACHE_URL = REDIS_URL or (f"unix://{BROKER_SOCKET}?db=1" if BROKER_SOCKET.exists() else "")
+# Counts API requests, for all server processes together. Where `manage.py up` did not start us (webapp/launcher.py:
+# MARK) nobody shares, and there may be no broker.
+SHARES_CACHE = PRODUCTION or "NANOCHATGPT_LAUNCHED_FOR" in os.environ
+CACHE_URL = (REDIS_URL or f"unix://{BROKER_SOCKET}?db=1") if SHARES_CACHE else ""
 CACHES = {
     "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": CACHE_URL}
     if CACHE_URL

@@ -9,11 +9,12 @@ import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from pytest_django import DjangoAssertNumQueries
 
 from labeling import quality
 from labeling.models import Answer, Project, Slot, User
 from labeling.quality import Judgement
-from labeling.tests.rows import ANSWERS, approved, ranking, sampled
+from labeling.tests.rows import ANSWERS, approved, many_ranked, ranking, sampled
 
 
 def judged(set_id: int, labeler: str, tiers: list[int], **changes: Any) -> Judgement:
@@ -160,3 +161,15 @@ def test_queries_do_not_grow_with_rankings(shared: Project, alice: User, bob: Us
             client.get(f"/projects/{shared.slug}/quality/")
         counts.append(len(seen))
     assert len(set(counts)) == 1
+
+
+def test_rows_cost_two_queries_however_many(
+    project: Project, alice: User, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    many_ranked(project, alice, 1100)
+    with django_assert_num_queries(2):
+        assert len(Answer.objects.judgements(10)) == 10
+    with django_assert_num_queries(2):
+        rows = Answer.objects.judgements(1050)
+    assert len({row.set_id for row in rows}) == 1050
+    assert {len(row.lengths) for row in rows} == {4}

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.urls import reverse
+from pytest_django import DjangoAssertNumQueries
 
 from labeling.models import Answer, Demonstration, Draft, Project, Slot, User
-from labeling.tests.rows import ANSWERS, approved, ranking, sampled
+from labeling.tests.rows import ANSWERS, approved, many_open, ranking, sampled
 
 RANKING, DEMONSTRATION = Slot.TaskType.RANKING, Slot.TaskType.DEMONSTRATION
 
@@ -273,3 +274,16 @@ def test_former_member_who_skips_is_led_to_the_desk(client: Client, project: Pro
 
 def test_skip_needs_no_reason(client: Client, slot: Slot, alice: User) -> None:
     assert post(client, alice, "task_skip", slot, {}).status_code == 200
+
+
+def test_page_and_submit_cost_the_same_however_many_wait(
+    client: Client, project: Project, slot: Slot, alice: User, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    many_open(project, 600)
+    client.force_login(alice)
+    with django_assert_max_num_queries(9):
+        client.get(reverse("task", args=[slot.pk]))
+    body = json.dumps(submission(ranking([1, 2, 3, 4])))
+    with django_assert_max_num_queries(30):
+        sent = client.post(reverse("task_submit", args=[slot.pk]), body, content_type="application/json")
+    assert sent.json()["next"] != reverse("desk")
