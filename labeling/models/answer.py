@@ -18,6 +18,7 @@ from labeling.models.project import Project
 from labeling.models.prompt import BATCH, Prompt
 from labeling.models.slot import Slot, StaleAssignment
 from labeling.models.user import User
+from labeling.pseudonyms import pseudonym
 from labeling.quality import Judgement
 from labeling.rankings import LETTERS, Ranking, Verdict, clean_ranking
 
@@ -37,22 +38,30 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
         return seen if user.has_role("curator", "ops", "admin") else seen.filter(labeler=user)
 
     def standing(self) -> Self:
-        """Handed in, and not taken back."""
-        return self.filter(slot__isnull=False)
+        """Imported, or handed in and not taken back."""
+        return self.filter(models.Q(labeler__isnull=True) | models.Q(slot__isnull=False))
 
     def trainable(self) -> Self:
-        """Those that say which completion is better, and were not returned to be done better."""
+        """Those that say which completion is better, but for what was returned to be done better, and for imports
+        whose prompt nobody has approved."""
         ranked = self.standing().filter(current__verdict=Verdict.RANKED)
-        return ranked.exclude(slot__review_state=Slot.ReviewState.RETURNED)
+        kept = ranked.exclude(slot__review_state=Slot.ReviewState.RETURNED)
+        was_approved = models.Q(completion_set__prompt__state=Prompt.State.APPROVED) | models.Q(
+            completion_set__prompt__state=Prompt.State.RETIRED, completion_set__prompt__approved_by__isnull=False
+        )
+        return kept.filter(models.Q(labeler__isnull=False) | was_approved)
 
     def amendable_by(self, user: Any) -> Self:
-        """Labelers change their own rankings, curators all of their projects."""
-        standing = self.standing()
+        """Labelers change their own rankings, curators all of their projects. What was imported is its source's."""
+        standing = self.filter(slot__isnull=False)
         own = standing.filter(labeler=user, completion_set__project__in=Project.objects.labeled_by(user))
         return own | standing.filter(completion_set__project__in=Project.objects.curated_by(user))
 
     def judgements(self, newest: int) -> list[Judgement]:
-        """The query's `newest` rankings as rows for `labeling.quality`: a query, and one for every few hundred sets."""
+        """The query's `newest` rankings as rows for `labeling.quality`: a query, and one for every few hundred sets.
+
+        Not those imported: nobody knows in which order, or how long, their annotators looked.
+        """
         names = ("completion_set", "labeler__username", "current__tiers", "current__shown_order")
         facts = (
             "current__active_seconds",
@@ -60,7 +69,8 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
             "completion_set__prompt__language",
             "completion_set__prompt__tags",
         )
-        rows = list(self.trainable().order_by("-pk").values_list(*names, *facts)[:newest])
+        own = self.trainable().filter(labeler__isnull=False)
+        rows = list(own.order_by("-pk").values_list(*names, *facts)[:newest])
         lengths: dict[int, dict[int, int]] = defaultdict(dict)
         sets = list({row[0] for row in rows})
         for start in range(0, len(sets), BATCH):
@@ -129,14 +139,19 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
         if ranking.verdict == Verdict.CANNOT_JUDGE:
             Slot.objects.open_places(completion_set)  # for somebody who can
         completion_set.close_or_reopen()
+        answer.tell("submitted")
         return answer
 
 
 class Answer(models.Model):
     slot = models.OneToOneField(Slot, null=True, on_delete=models.PROTECT, related_name="answer")
-    """Empty where the labeler took the answer back and has not handed it in again."""
+    """Empty where it was imported, or where the labeler took it back and has not handed it in again."""
     completion_set = models.ForeignKey(CompletionSet, on_delete=models.PROTECT, related_name="answers")
-    labeler = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="answers")
+    labeler = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="answers")
+    """Empty where it was imported: its author is an annotator of the source, who is nobody here."""
+    source = models.CharField(max_length=200, blank=True)
+    annotator = models.CharField(max_length=200, blank=True)
+    """As the source names them; empty where it does not."""
     repeat = models.PositiveSmallIntegerField(default=0)
     current = models.OneToOneField("Revision", null=True, on_delete=models.PROTECT, related_name="current_of")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -150,11 +165,21 @@ class Answer(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["completion_set", "labeler", "repeat"], name="one_answer_per_set_labeler_and_repeat"
-            )
+            ),
+            models.UniqueConstraint(
+                fields=["completion_set", "source", "annotator"],
+                condition=models.Q(labeler__isnull=True),
+                name="one_imported_answer_per_set_and_annotator",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(labeler__isnull=False, source="")
+                | ~models.Q(source="") & models.Q(labeler__isnull=True),
+                name="only_imported_answers_lack_a_labeler",
+            ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.labeler}: {self.completion_set}"
+        return f"{self.by}: {self.completion_set}"
 
     def get_absolute_url(self) -> str:
         return reverse("answer", args=[self.pk])
@@ -196,7 +221,29 @@ class Answer(models.Model):
             **self.slot.clean_label(payload),
         )
         self.slot.changed_by(by)
+        self.tell("changed")
         return revision
+
+    def tell(self, what: str) -> None:
+        """To the project's webhooks. Labelers appear under pseudonyms."""
+        assert self.current is not None and self.labeler_id  # labels of this site alone are told of
+        chosen = self.completion_set
+        chosen.project.webhooks.tell(
+            f"answer.{what}",
+            answer=self.pk,
+            set=chosen.pk,
+            prompt=chosen.prompt_id,
+            labeler=pseudonym(self.labeler_id),
+            revision=self.current.number,
+            verdict=self.current.verdict,
+        )
+
+    @property
+    def by(self) -> str:
+        """Who said it, as people of the project may read it."""
+        if self.labeler:
+            return str(self.labeler.username)
+        return f"{self.source}: {self.annotator}" if self.annotator else self.source
 
     def as_work(self) -> dict[str, Any]:
         """The current revision as the page keeps unfinished work."""

@@ -39,6 +39,7 @@ def test_ranking_row_has_the_documented_shape(project: Project, alice: User) -> 
         "tiers": [2, 1, 2, 3],
         "ratings": [{"overall": 4, "flags": [], "note": ""}] * 4,
         "labeler": export.pseudonym(alice.pk),
+        "source": "",
         "instruction_version": None,
     }
 
