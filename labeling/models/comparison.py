@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import ValidationError
-from django.db.models import OuterRef, Subquery
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.utils.translation import gettext_lazy as _
 
 from labeling.comparisons import Comparison, Said, digest
@@ -89,13 +89,19 @@ def _key(batch: "ComparisonImport", comparison: Comparison) -> SetKey:
     return (_language(batch, comparison), comparison.prompt_hash, comparison.digest)
 
 
+def _prompts(batch: "ComparisonImport", comparisons: Sequence[Comparison]) -> "QuerySet[Prompt]":
+    """Those of the project with the texts of `comparisons`, by all columns of the index: else it is read whole."""
+    languages = {_language(batch, each) for each in comparisons}
+    hashes = {each.prompt_hash for each in comparisons}
+    return Prompt.objects.filter(project=batch.project, language__in=languages, hash__in=hashes)
+
+
 class _Known:
     """What is stored already of some comparisons, and what was seen of them so far in this batch."""
 
     def __init__(self, batch: "ComparisonImport", comparisons: Sequence[Comparison]) -> None:
         self.batch = batch
-        hashes = {comparison.prompt_hash for comparison in comparisons}
-        rows = Prompt.objects.filter(project=batch.project, hash__in=hashes).order_by()
+        rows = _prompts(batch, comparisons).order_by()
         prompts = {pk: (language, hash) for pk, language, hash in rows.values_list("pk", "language", "hash")}
         imported = CompletionSet.objects.filter(prompt__in=prompts).exclude(origin=Origin.SAMPLED).order_by()
         sets = {pk: (*prompts[prompt], digest) for pk, prompt, digest in imported.values_list("pk", "prompt", "digest")}
@@ -146,7 +152,7 @@ class _Known:
 def _store_prompts(batch: "ComparisonImport", taken: Sequence[Comparison]) -> tuple[dict[PromptKey, Prompt], int]:
     """The prompts of `taken` by key, those that were not there before as drafts."""
     wanted = {(_language(batch, each), each.prompt_hash): each for each in taken}
-    rows = Prompt.objects.filter(project=batch.project, hash__in={hash for _language, hash in wanted})
+    rows = _prompts(batch, taken)
     prompts = {(row.language, row.hash): row for row in rows if (row.language, row.hash) in wanted}
     new = []
     for key, comparison in wanted.items():
