@@ -1,26 +1,18 @@
 """Labels as plain rows: the one door through which training reads what people said. Row shapes: `docs/files.md`."""
 
-import hashlib
-import hmac
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from django.conf import settings
 from django.db.models import Count, Max
 
 from labeling.models import Answer, Demonstration, Project, Prompt, SamplingJob
 from labeling.models.project import ProjectQuerySet
 from labeling.pairs import preferred_pairs
+from labeling.pseudonyms import pseudonym, pseudonym_of
 
 CHUNK = 500
-
-
-def pseudonym(user_id: int) -> str:
-    """The same for one person everywhere in this installation, and not to be turned back without its secret key."""
-    digest = hmac.new(settings.SECRET_KEY.encode(), f"labeler:{user_id}".encode(), hashlib.sha256)
-    return f"labeler-{digest.hexdigest()[:12]}"
 
 
 def rankings(project: Project) -> Iterator[dict[str, Any]]:
@@ -45,7 +37,8 @@ def rankings(project: Project) -> Iterator[dict[str, Any]]:
             "tiers": revision.tiers,
             "strength": revision.strength,
             "ratings": revision.ratings,
-            "labeler": pseudonym(answer.labeler_id),
+            "labeler": pseudonym_of(answer),
+            "source": answer.source,
             "instruction_version": revision.instruction_version,
         }
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from django.db.models import Prefetch, QuerySet
 
-from labeling.export import CHUNK, pseudonym
+from labeling.export import CHUNK
 from labeling.models import Answer, Demonstration, Export, Prompt, User
 from labeling.models.demonstration import DemonstrationRevision
+from labeling.pseudonyms import pseudonym, pseudonym_of
 from labeling.rankings import FLAGS
 
 Row = dict[str, Any]
@@ -213,7 +214,8 @@ def _facts(export: Export, answer: Answer) -> Row:
     """What every row of a ranking tells of it."""
     said = _current(answer)
     return {
-        "labeler": _name(export, answer.labeler),
+        "labeler": answer.by if export.identities == Export.Identities.USERNAMES else pseudonym_of(answer),
+        "source": answer.source,
         "repeat": answer.repeat,
         "strength": said.strength or 0,
         "instruction_version": said.instruction_version or 0,
@@ -252,6 +254,7 @@ def _current(answer: Answer) -> Any:
 PLACE = {"prompt_id": "text", "split": "text", "language": "text"}
 FACTS = {
     "labeler": "text",
+    "source": "text",
     "repeat": "integer",
     "strength": "integer",
     "instruction_version": "integer",

@@ -8,10 +8,22 @@ from django.utils.translation import gettext_lazy as _
 
 from labeling.importing import ROLES
 from labeling.languages import OFFERED, language_choices
-from labeling.models import Export, Import, InstructionVersion, Participation, Project, Prompt, Role, User
+from labeling.models import (
+    ComparisonImport,
+    Export,
+    Import,
+    InstructionVersion,
+    Participation,
+    Project,
+    Prompt,
+    Role,
+    User,
+    Webhook,
+)
 from labeling.models.exporting import CHOICES
 from labeling.models.project import MAX_K, MIN_K, SETTINGS
 from labeling.models.prompt import clean_tags
+from labeling.models.webhook import EVENTS
 
 
 class TagsField(forms.CharField):
@@ -234,6 +246,54 @@ class UploadForm(forms.Form):
     )
 
 
+class ComparisonsForm(forms.Form):
+    file = forms.FileField(
+        label=_("JSONL or JSON file"),
+        widget=forms.ClearableFileInput(attrs={"accept": ".jsonl,.ndjson,.json,.gz"}),
+        error_messages={"required": _("Choose a file first."), "empty": _("The file is empty.")},
+        help_text=_("Also packed with gzip, at most 512 MB. Nothing is stored before you have seen a preview."),
+    )
+
+
+class NamesField(forms.CharField):
+    """Names in one line, with commas between them."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return ", ".join(value) if isinstance(value, list) else value
+
+    def clean(self, value: Any) -> list[str]:
+        names = [name.strip() for name in (super().clean(value) or "").split(",")]
+        return list(dict.fromkeys(name for name in names if name))
+
+
+class ComparisonChoicesForm(forms.ModelForm):  # type: ignore[type-arg]
+    """How to take a file of comparisons. What the file gives no occasion for is not asked."""
+
+    language = forms.ChoiceField(
+        label=_("language"), help_text=_("Of the prompts; where a record names its own, that one counts.")
+    )
+    tags = TagsField()
+    order = NamesField(label=_("models, the best first"), required=False, max_length=4000)
+
+    class Meta:
+        model = ComparisonImport
+        fields = ["use", "language", "source", "licence", "tags", "order", "suggestions"]
+        widgets = {"use": forms.RadioSelect}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        found = self.instance.found
+        self.fields["language"].choices = language_choices(self.instance.project.languages)  # type: ignore[attr-defined]
+        if "argilla" not in found.get("shapes", []):
+            del self.fields["suggestions"]
+        if not found.get("models"):
+            del self.fields["order"]
+        else:
+            self.fields["order"].help_text = _(
+                "Only to import as labelled: every model’s answers are ranked in this order. In the file: %(models)s."
+            ) % {"models": ", ".join(found["models"])}
+
+
 class MappingForm(forms.ModelForm):  # type: ignore[type-arg]
     """Which column holds what, and what holds for the whole file."""
 
@@ -289,3 +349,16 @@ class ExportForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def start(self) -> Export:
         return Export.objects.start(self.instance.project, self.instance.by, **self.cleaned_data)
+
+
+class WebhookForm(forms.ModelForm):  # type: ignore[type-arg]
+    """Where to tell what."""
+
+    events = forms.MultipleChoiceField(
+        label=_("events"), choices=list(EVENTS.items()), widget=forms.CheckboxSelectMultiple
+    )
+
+    class Meta:
+        model = Webhook
+        fields = ["url", "events"]
+        widgets = {"url": forms.URLInput(attrs={"placeholder": "https://", "inputmode": "url"})}

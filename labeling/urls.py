@@ -5,6 +5,7 @@ from django.urls import URLPattern, path
 from labeling.views import (
     adjudication,
     answers,
+    comparisons,
     desk,
     exports,
     imports,
@@ -17,6 +18,7 @@ from labeling.views import (
     reviews,
     task,
     translations,
+    webhooks,
 )
 
 urlpatterns: list[URLPattern] = [
@@ -83,6 +85,22 @@ urlpatterns: list[URLPattern] = [
     path("imports/<int:pk>/encoding/", imports.import_encoding, name="import_encoding"),
     path("imports/<int:pk>/take/", imports.import_take, name="import_take"),
     path("imports/<int:pk>/discard/", imports.import_discard, name="import_discard"),
+    path("projects/<slug:slug>/comparisons/", comparisons.comparison_upload, name="comparison_upload"),
+    path("comparisons/<int:pk>/", comparisons.comparison_page, name="comparison_page"),
+    path("comparisons/<int:pk>/choices/", comparisons.comparison_choices, name="comparison_choices"),
+    path("comparisons/<int:pk>/take/", comparisons.comparison_take, name="comparison_take"),
+    path("comparisons/<int:pk>/state/", comparisons.comparison_state, name="comparison_state"),
+    path("comparisons/<int:pk>/cancel/", comparisons.comparison_cancel, name="comparison_cancel"),
+    path("comparisons/<int:pk>/resume/", comparisons.comparison_resume, name="comparison_resume"),
+    path("comparisons/<int:pk>/discard/", comparisons.comparison_discard, name="comparison_discard"),
+    path("projects/<slug:slug>/webhooks/", webhooks.webhook_list, name="webhook_list"),
+    path("webhooks/<int:pk>/", webhooks.webhook, name="webhook"),
+    path("webhooks/<int:pk>/deliveries/", webhooks.webhook_deliveries, name="webhook_deliveries"),
+    path("webhooks/<int:pk>/secret/", webhooks.webhook_secret, name="webhook_secret"),
+    path("webhooks/<int:pk>/test/", webhooks.webhook_test, name="webhook_test"),
+    path("webhooks/<int:pk>/switch/", webhooks.webhook_switch, name="webhook_switch"),
+    path("webhooks/<int:pk>/delete/", webhooks.webhook_delete, name="webhook_delete"),
+    path("deliveries/<int:pk>/redeliver/", webhooks.delivery_redeliver, name="delivery_redeliver"),
     # For ops, too
     path("projects/<slug:slug>/exports/", exports.export_list, name="export_list"),
     path("projects/<slug:slug>/exports/rows/", exports.export_rows, name="export_rows"),

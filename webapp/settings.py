@@ -231,6 +231,9 @@ CONTENT_SECURITY_POLICY = {
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 MAX_IMPORT_BYTES = 10 * 1024 * 1024
+# Webhooks go to public addresses over HTTPS alone. To try one on one's own machine: http://localhost, too.
+WEBHOOKS_TO_LOCALHOST = env.bool("WEBHOOKS_TO_LOCALHOST", False)
+MAX_COMPARISONS_BYTES = 512 * 1024 * 1024
 
 # Counts API requests, for all server processes together. Where `manage.py up` did not start us (webapp/launcher.py:
 # MARK) nobody shares, and there may be no broker.

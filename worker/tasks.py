@@ -3,7 +3,7 @@
 What a task needs is imported by the worker that does it: the trainer's and the beat's have no need of torch.
 """
 
-from labeling.models import Export, SamplingJob, TokenCount
+from labeling.models import ComparisonImport, Delivery, Export, SamplingJob, TokenCount
 from rlhf.models import Schedule, TrainingRun
 from worker.celery import app
 
@@ -36,15 +36,31 @@ def export(export_id: int) -> None:
     exporting.export(export_id)
 
 
+@app.task(name=ComparisonImport.TASK)  # type: ignore[untyped-decorator]
+def import_comparisons(import_id: int) -> None:
+    from worker import comparing
+
+    comparing.import_comparisons(import_id)
+
+
+@app.task(name=Delivery.TASK)  # type: ignore[untyped-decorator]
+def deliver(delivery_id: int) -> None:
+    from worker import delivering
+
+    delivering.deliver(delivery_id)
+
+
 @app.task(name="worker.tasks.expire_exports")  # type: ignore[untyped-decorator]
 def expire_exports() -> None:
     Export.objects.expire()
+    Delivery.objects.old().delete()
 
 
 @app.task(name="worker.tasks.mend")  # type: ignore[untyped-decorator]
 def mend() -> None:
     """Take back what dead workers held, and ring again for everything that waits."""
-    for jobs in (SamplingJob.objects, TokenCount.objects, TrainingRun.objects, Export.objects):
+    kinds = (SamplingJob, TokenCount, TrainingRun, Export, ComparisonImport, Delivery)
+    for jobs in (kind.objects for kind in kinds):
         jobs.reap()
         jobs.ring()
     TokenCount.objects.old().delete()

@@ -26,6 +26,8 @@ class CompletionSetSerializer(serializers.ModelSerializer[CompletionSet]):
             "project",
             "prompt",
             "k",
+            "origin",
+            "source",
             "state",
             "policy_name",
             "temperature",

@@ -80,7 +80,7 @@ class ExportFilter(filters.FilterSet):
     state = filters.ChoiceFilter(choices=Export.State.choices)
 
 
-class ExportViewSet(mixins.CreateModelMixin, viewsets.ReadOnlyModelViewSet[Export]):
+class ExportViewSet(mixins.CreateModelMixin, mixins.DestroyModelMixin, viewsets.ReadOnlyModelViewSet[Export]):
     """Files of labels in the shapes that other programs read. A file is deleted after a week."""
 
     serializer_class = ExportSerializer
@@ -94,6 +94,10 @@ class ExportViewSet(mixins.CreateModelMixin, viewsets.ReadOnlyModelViewSet[Expor
 
     def perform_create(self, serializer: serializers.BaseSerializer[Export]) -> None:
         serializer.instance = Export.objects.start(by=asker(self.request), **serializer.validated_data)
+
+    def perform_destroy(self, export: Export) -> None:
+        """The row and its file; the labels stay. One that is being written is stopped."""
+        export.discard()
 
     @extend_schema(request=None, responses=ExportSerializer)
     @action(detail=True, methods=["post"])

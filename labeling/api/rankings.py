@@ -39,7 +39,13 @@ class RankingSerializer(serializers.ModelSerializer[Answer]):
     prompt = serializers.IntegerField(source="completion_set.prompt_id", read_only=True)
     messages = MessageSerializer(source="completion_set.prompt.messages", many=True, read_only=True)
     completions = JudgedCompletionSerializer(source="completion_set.completions", many=True, read_only=True)
-    labeler = serializers.CharField(source="labeler.username", read_only=True)
+    labeler = serializers.CharField(
+        source="labeler.username",
+        read_only=True,
+        allow_null=True,
+        default=None,
+        help_text="Null where it was imported.",
+    )
     revision = RevisionSerializer(source="current", read_only=True)
 
     class Meta:
@@ -51,6 +57,8 @@ class RankingSerializer(serializers.ModelSerializer[Answer]):
             "messages",
             "completions",
             "labeler",
+            "source",
+            "annotator",
             "repeat",
             "revision",
             "created_at",

@@ -1,6 +1,7 @@
 """What humans say: one entity a file."""
 
 from labeling.models.answer import Answer, Judged, Revision
+from labeling.models.comparing import ComparisonImport
 from labeling.models.completion import Completion, CompletionSet, SampledCompletion, SamplingJob
 from labeling.models.counting import TokenCount
 from labeling.models.demonstration import Demonstration, DemonstrationRevision
@@ -17,11 +18,14 @@ from labeling.models.skip import Skip
 from labeling.models.slot import Slot, StaleAssignment
 from labeling.models.translation import StaleTranslation, Translation
 from labeling.models.user import Role, User
+from labeling.models.webhook import Delivery, Webhook
 
 __all__ = [
     "Answer",
+    "ComparisonImport",
     "Completion",
     "CompletionSet",
+    "Delivery",
     "Demonstration",
     "DemonstrationRevision",
     "Draft",
@@ -47,4 +51,5 @@ __all__ = [
     "TokenCount",
     "Translation",
     "User",
+    "Webhook",
 ]

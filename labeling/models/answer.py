@@ -21,6 +21,7 @@ from labeling.models.prompt import Prompt
 from labeling.models.slot import Slot, StaleAssignment
 from labeling.models.states import Purpose
 from labeling.models.user import User
+from labeling.pseudonyms import pseudonym
 from labeling.quality import Judgement
 from labeling.rankings import LETTERS, STRENGTHS, Ranking, Verdict, clean_ranking
 
@@ -40,13 +41,18 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
         return seen if user.has_role("curator", "ops", "admin") else seen.filter(labeler=user)
 
     def standing(self) -> Self:
-        """Handed in, and not taken back."""
-        return self.filter(slot__isnull=False)
+        """Imported, or handed in and not taken back."""
+        return self.filter(Q(labeler__isnull=True) | Q(slot__isnull=False))
 
     def ranked(self) -> Self:
-        """Those that say which completion is better, and were not returned to be done better."""
+        """Those that say which completion is better, but for what was returned to be done better, and for imports whose
+        prompt nobody has approved."""
         ranked = self.standing().filter(current__verdict=Verdict.RANKED)
-        return ranked.exclude(slot__review_state=Slot.ReviewState.RETURNED)
+        kept = ranked.exclude(slot__review_state=Slot.ReviewState.RETURNED)
+        was_approved = Q(completion_set__prompt__state=Prompt.State.APPROVED) | Q(
+            completion_set__prompt__state=Prompt.State.RETIRED, completion_set__prompt__approved_by__isnull=False
+        )
+        return kept.filter(Q(labeler__isnull=False) | was_approved)
 
     def counted(self) -> Self:
         """The same without those whose labeler is in quarantine."""
@@ -66,17 +72,20 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
         Checks of labelers are not labels: a known answer would be learnt as often as it was asked.
         """
         decided = Answer.objects.decisions().filter(completion_set=OuterRef("completion_set"))
-        is_label = Q(slot__purpose=Purpose.LABEL) & ~Exists(decided)
+        is_label = (Q(slot__purpose=Purpose.LABEL) | Q(labeler__isnull=True)) & ~Exists(decided)
         return self.counted().filter(is_label | Q(slot__purpose=Purpose.ADJUDICATION))
 
     def amendable_by(self, user: Any) -> Self:
-        """Labelers change their own rankings, curators all of their projects."""
-        standing = self.standing()
+        """Labelers change their own rankings, curators all of their projects. What was imported is its source's."""
+        standing = self.filter(slot__isnull=False)
         own = standing.filter(labeler=user, completion_set__project__in=Project.objects.labeled_by(user))
         return own | standing.filter(completion_set__project__in=Project.objects.curated_by(user))
 
     def judgements(self, newest: int, *, with_quarantined: bool = False) -> list[Judgement]:
-        """The query's `newest` rankings as rows for `labeling.quality`: two queries, however many there are."""
+        """The query's `newest` rankings as rows for `labeling.quality`: two queries, however many there are.
+
+        Not those imported: nobody knows in which order, or how long, their annotators looked.
+        """
         independent = self.ranked().filter(slot__purpose=Purpose.LABEL) if with_quarantined else self.independent()
         names = ("completion_set", "labeler__username", "current__tiers", "current__shown_order")
         facts = (
@@ -170,6 +179,7 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
             completion_set.close_or_reopen()
             if slot.purpose == Purpose.SCREENING:
                 Participation.objects.of(slot.project, labeler).finish_screening()
+            answer.tell("submitted")
         return answer
 
     def _sent_before(self, slot: Slot, labeler: User, key: uuid.UUID) -> "Answer | None":
@@ -186,9 +196,13 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
 
 class Answer(models.Model):
     slot = models.OneToOneField(Slot, null=True, on_delete=models.PROTECT, related_name="answer")
-    """Empty where the labeler took the answer back and has not handed it in again."""
+    """Empty where it was imported, or where the labeler took it back and has not handed it in again."""
     completion_set = models.ForeignKey(CompletionSet, on_delete=models.PROTECT, related_name="answers")
-    labeler = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="answers")
+    labeler = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="answers")
+    """Empty where it was imported: its author is an annotator of the source, who is nobody here."""
+    source = models.CharField(max_length=200, blank=True)
+    annotator = models.CharField(max_length=200, blank=True)
+    """As the source names them; empty where it does not."""
     repeat = models.PositiveSmallIntegerField(default=0)
     current = models.OneToOneField("Revision", null=True, on_delete=models.PROTECT, related_name="current_of")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -202,11 +216,20 @@ class Answer(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["completion_set", "labeler", "repeat"], name="one_answer_per_set_labeler_and_repeat"
-            )
+            ),
+            models.UniqueConstraint(
+                fields=["completion_set", "source", "annotator"],
+                condition=Q(labeler__isnull=True),
+                name="one_imported_answer_per_set_and_annotator",
+            ),
+            models.CheckConstraint(
+                condition=Q(labeler__isnull=False, source="") | ~Q(source="") & Q(labeler__isnull=True),
+                name="only_imported_answers_lack_a_labeler",
+            ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.labeler}: {self.completion_set}"
+        return f"{self.by}: {self.completion_set}"
 
     def get_absolute_url(self) -> str:
         return reverse("answer", args=[self.pk])
@@ -254,7 +277,29 @@ class Answer(models.Model):
             **self.slot.clean_label(payload),
         )
         self.slot.changed_by(by)
+        self.tell("changed")
         return revision
+
+    def tell(self, what: str) -> None:
+        """To the project's webhooks. Labelers appear under pseudonyms."""
+        assert self.current is not None and self.labeler_id  # labels of this site alone are told of
+        chosen = self.completion_set
+        chosen.project.webhooks.tell(
+            f"answer.{what}",
+            answer=self.pk,
+            set=chosen.pk,
+            prompt=chosen.prompt_id,
+            labeler=pseudonym(self.labeler_id),
+            revision=self.current.number,
+            verdict=self.current.verdict,
+        )
+
+    @property
+    def by(self) -> str:
+        """Who said it, as people of the project may read it."""
+        if self.labeler:
+            return str(self.labeler.username)
+        return f"{self.source}: {self.annotator}" if self.annotator else self.source
 
     def as_work(self) -> dict[str, Any]:
         """The current revision as the page keeps unfinished work."""
@@ -316,7 +361,7 @@ class Revision(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["answer", "number"], name="one_revision_per_number"),
             models.CheckConstraint(
-                condition=models.Q(strength__isnull=True) | models.Q(strength__lte=3), name="strength_from_0_to_3"
+                condition=Q(strength__isnull=True) | Q(strength__lte=3), name="strength_from_0_to_3"
             ),
         ]
 

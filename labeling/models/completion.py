@@ -39,10 +39,10 @@ class CompletionSetQuerySet(models.QuerySet["CompletionSet"]):
         return self.exclude(state=CompletionSet.State.EXPIRED)
 
     def ranked(self) -> Self:
-        """Sets that people rank or have ranked, of prompts that are not retired."""
+        """Sets that people rank or have ranked here, of prompts that are not retired."""
         return self.filter(
             state__in=(CompletionSet.State.READY, CompletionSet.State.CLOSED), prompt__state=Prompt.State.APPROVED
-        )
+        ).exclude(origin=CompletionSet.Origin.LABELLED)
 
     def unlabelled(self) -> Self:
         """Sets nobody has answered or is at work on."""
@@ -72,6 +72,13 @@ class CompletionSetQuerySet(models.QuerySet["CompletionSet"]):
 
     def sampled(self) -> Self:
         return self.filter(state__in=(CompletionSet.State.READY, CompletionSet.State.CLOSED))
+
+    def open_imported(self) -> None:
+        """Give out the imported sets of the query that came as work, also those that retiring their prompt withdrew."""
+        work = self.filter(origin=CompletionSet.Origin.IMPORTED)
+        work.filter(state=CompletionSet.State.EXPIRED).update(state=CompletionSet.State.READY)
+        ready = work.filter(state=CompletionSet.State.READY).select_related("project")
+        apps.get_model("labeling", "Slot").objects.open_rankings(ready)
 
     @transaction.atomic
     def expire(self) -> int:
@@ -124,10 +131,21 @@ class CompletionSet(models.Model):
         CLOSED = "closed", _("closed")
         EXPIRED = "expired", _("expired")
 
+    class Origin(models.TextChoices):
+        SAMPLED = "sampled", _("sampled from a policy")
+        IMPORTED = "imported", _("imported to be ranked")
+        LABELLED = "labelled", _("imported with its rankings")
+
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="completion_sets")
     prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="completion_sets")
+    origin = models.CharField(max_length=8, choices=Origin, default=Origin.SAMPLED)
+    source = models.CharField(max_length=200, blank=True)
+    """Where an imported set comes from."""
+    digest = models.CharField(max_length=64, blank=True)
+    """Of an imported set: equal for the same completions, so that importing them again adds nothing."""
     k = models.PositiveSmallIntegerField()
     policy_name = models.CharField(max_length=120)
+    """Empty where the set was imported; its temperature, top_p and max_new_tokens are 0 then."""
     temperature = models.FloatField()
     top_p = models.FloatField()
     max_new_tokens = models.PositiveIntegerField()
@@ -144,8 +162,13 @@ class CompletionSet(models.Model):
             models.CheckConstraint(condition=models.Q(k__gte=2, k__lte=9), name="set_k_between_2_and_9"),
             models.UniqueConstraint(
                 fields=["prompt", "policy_name"],
-                condition=~models.Q(state="expired"),
+                condition=~models.Q(state="expired") & models.Q(origin="sampled"),
                 name="one_live_set_per_prompt_and_policy",
+            ),
+            models.UniqueConstraint(
+                fields=["prompt", "digest"],
+                condition=~models.Q(origin="sampled"),
+                name="one_imported_set_per_prompt_and_text",
             ),
         ]
         indexes = [models.Index(fields=["project", "state"])]
@@ -175,10 +198,13 @@ class CompletionSet(models.Model):
         )
         if state == before:
             CompletionSet.objects.filter(pk=self.pk).update(state=after)
+            if after == self.State.CLOSED:
+                answers = self.answers.filter(slot__isnull=False).count()
+                self.project.webhooks.tell("set.finished", set=self.pk, prompt=self.prompt_id, answers=answers)
 
 
 class Completion(models.Model):
-    """One sampled answer. Immutable: rankings and training refer to it for ever."""
+    """One answer, sampled or imported. Immutable: rankings and training refer to it for ever."""
 
     class FinishReason(models.TextChoices):
         STOP = "stop", _("ended by itself")
@@ -187,9 +213,10 @@ class Completion(models.Model):
     completion_set = models.ForeignKey(CompletionSet, on_delete=models.CASCADE, related_name="completions")
     index = models.PositiveSmallIntegerField()
     text = models.TextField()
-    model_name = models.CharField(max_length=120)
-    logprob_sum = models.FloatField()
-    token_count = models.PositiveIntegerField()
+    model_name = models.CharField(max_length=120, blank=True)
+    logprob_sum = models.FloatField(null=True)
+    """Empty, as is the number of tokens, where it was imported."""
+    token_count = models.PositiveIntegerField(null=True)
     finish_reason = models.CharField(max_length=8, choices=FinishReason)
 
     class Meta:

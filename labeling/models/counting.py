@@ -33,7 +33,9 @@ class TokenCountQuerySet(JobQuerySet):
 
 def estimate(policy_name: str, language: str, text: str) -> int:
     """About how many tokens, from what the policy's last completions in the language had for their length."""
-    newest = Completion.objects.filter(model_name=policy_name, completion_set__prompt__language=language, text__gt="")
+    newest = Completion.objects.filter(
+        model_name=policy_name, completion_set__prompt__language=language, token_count__gt=0
+    )
     keys = newest.order_by("-pk").values("pk")[:SAMPLE]
     seen = Completion.objects.filter(pk__in=list(keys.values_list("pk", flat=True))).aggregate(
         tokens=Sum("token_count"), characters=Sum(Length("text"))

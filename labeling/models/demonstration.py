@@ -18,6 +18,7 @@ from labeling.models.project import Project
 from labeling.models.prompt import BATCH, Prompt
 from labeling.models.slot import Slot, StaleAssignment
 from labeling.models.user import User
+from labeling.pseudonyms import pseudonym
 from labeling.text import is_storable
 
 MAX_DEMONSTRATION_CHARACTERS = 16_000
@@ -122,6 +123,7 @@ class DemonstrationQuerySet(models.QuerySet["Demonstration"]):
             prompt=slot.prompt, author=labeler, origin=Demonstration.Origin.LABELER, defaults={"slot": slot}
         )
         demonstration.append(text, key=key, **label)
+        demonstration.tell("submitted")
         return demonstration
 
     @transaction.atomic
@@ -209,7 +211,19 @@ class Demonstration(models.Model):
         revision = self.append(text, key=key, editor=None if by == self.author else by, **label)
         if self.slot:
             self.slot.changed_by(by)
+            self.tell("changed")
         return revision
+
+    def tell(self, what: str) -> None:
+        """To the project's webhooks. Labelers appear under pseudonyms."""
+        assert self.author_id is not None  # labels of this site alone are told of
+        self.prompt.project.webhooks.tell(
+            f"demonstration.{what}",
+            demonstration=self.pk,
+            prompt=self.prompt_id,
+            labeler=pseudonym(self.author_id),
+            revision=self.revisions.count(),
+        )
 
     def as_work(self) -> dict[str, Any]:
         """The current revision as the page keeps unfinished work."""

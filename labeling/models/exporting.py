@@ -157,9 +157,12 @@ class Export(Job):
         if names and self.by and not Project.objects.curated_by(self.by).filter(pk=self.project_id).exists():
             raise ValidationError({"identities": _("Only curators of the project may take out user names.")})
 
+    @transaction.atomic
     def finish(self, path: Path, *, rows: int, size: int, sha256: str) -> None:
         """Hand over the finished file at `path` in the export folder. Raises LostLease."""
         self.succeed(file=f"{FOLDER}/{path.name}", rows=rows, bytes=size, sha256=sha256, error="")
+        about = {"export": self.pk, "kind": self.kind, "format": self.format, "rows": rows, "sha256": sha256}
+        self.project.webhooks.tell("export.finished", **about)
 
     def drop_file(self) -> bool:
         """Delete the file and keep the row. False where somebody else was faster."""

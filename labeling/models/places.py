@@ -35,6 +35,20 @@ class PlaceQuerySet(models.QuerySet["Slot"]):
             for ordinal in range(completion_set.project.ranking_overlap + stand_ins)
         )
 
+    def open_rankings(self, sets: Iterable[CompletionSet]) -> None:
+        """As many slots for rankings of each of `sets` as its project asks for; those there stay."""
+        self._open(
+            self.model(
+                project=each.project,
+                task_type="ranking",
+                prompt_id=each.prompt_id,
+                completion_set=each,
+                ordinal=ordinal,
+            )
+            for each in sets
+            for ordinal in range(each.project.ranking_overlap)
+        )
+
     def open_demonstrations(self, prompts: Iterable[Prompt]) -> None:
         """As many slots for demonstrations of each of `prompts` as are wanted; those there stay."""
         self._open(
@@ -63,7 +77,7 @@ class PlaceQuerySet(models.QuerySet["Slot"]):
         for completion_set in ranked.iterator():
             self.open_places(completion_set)
         prompts = project.prompts.approved().select_related("project")
-        self.open_demonstrations(prompts.exclude(demonstrations__origin="imported"))
+        self.open_demonstrations(prompts.sampled_for().exclude(demonstrations__origin="imported"))
         stand_ins = ranked.stand_ins()
         too_many = Q(task_type="ranking", ordinal__gte=project.ranking_overlap) & ~Q(completion_set__in=stand_ins)
         for count in set(stand_ins.values()):

@@ -172,10 +172,12 @@ class Project(models.Model):
         """Sample from this policy from now on: unlabelled sets of others expire, prompts it speaks get a new one."""
         Project.objects.filter(pk=self.pk).lock().update(policy_name=name, policy_languages=languages)
         self.policy_name, self.policy_languages = name, languages
-        self.completion_sets.unlabelled().exclude(policy_name=name).expire()
-        self.prompts.filter(language__in=languages).request_completions()
+        self.webhooks.tell("policy.promoted", policy=name, languages=languages)
+        self.completion_sets.unlabelled().filter(origin="sampled").exclude(policy_name=name).expire()
+        prompts = self.prompts.sampled_for()
+        prompts.filter(language__in=languages).request_completions()
         # What the new policy cannot be asked, people are.
-        self.prompts.approved().exclude(language__in=languages).open_demonstrations()
+        prompts.approved().exclude(language__in=languages).open_demonstrations()
 
     @transaction.atomic
     def revise_instructions(self, bodies: dict[str, str], author: User | None) -> "InstructionVersion":

@@ -99,6 +99,13 @@ class PromptQuerySet(models.QuerySet["Prompt"]):
     def approved(self) -> Self:
         return self.filter(state=Prompt.State.APPROVED)
 
+    def sampled_for(self) -> Self:
+        """Prompts for which completions and demonstrations are asked without anybody's wish.
+
+        Not those that came with completions to be compared: their labels are there, or their work is.
+        """
+        return self.filter(came_with_completions=False)
+
     def awaiting_approval(self) -> Self:
         return self.filter(state__in=(Prompt.State.DRAFT, Prompt.State.IN_REVIEW))
 
@@ -163,8 +170,9 @@ class PromptQuerySet(models.QuerySet["Prompt"]):
         for batch in waiting._batches():
             record_state(batch, Prompt.State.APPROVED)
             count += batch.update(state=Prompt.State.APPROVED, approved_by=by)
-            batch.open_demonstrations()
-            batch.request_completions()
+            batch.sampled_for().open_demonstrations()
+            batch.sampled_for().request_completions()
+            apps.get_model("labeling", "CompletionSet").objects.filter(prompt__in=batch).open_imported()
         return count
 
     @transaction.atomic
@@ -229,6 +237,8 @@ class Prompt(models.Model):
     k = models.PositiveSmallIntegerField(
         _("completions"), null=True, blank=True, validators=K_RANGE, help_text=_("Empty: as the project says.")
     )
+    came_with_completions = models.BooleanField(default=False, editable=False)
+    """Whether an import brought it, together with completions to compare."""
     hash = models.CharField(max_length=64, editable=False)
     searchable = models.TextField(editable=False)
     """Every turn's text: what a search looks into."""

@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from labeling.models.project import Project
 from labeling.models.slot import Slot
 from labeling.models.user import User
+from labeling.pseudonyms import pseudonym
 from labeling.text import is_storable
 
 if TYPE_CHECKING:
@@ -45,6 +46,14 @@ class ReviewQuerySet(models.QuerySet["Review"]):
             )
         if not self.slots_for(reviewer).filter(pk=slot.pk).update(review_state=verdict):
             raise PermissionDenied
+        slot.project.webhooks.tell(
+            f"review.{verdict}",
+            kind=slot.task_type,
+            label=slot.label.pk,
+            prompt=slot.prompt_id,
+            labeler=pseudonym(slot.labeler_id) if slot.labeler_id else "",
+            reviewer=pseudonym(reviewer.pk),
+        )
         return self.create(slot=slot, reviewer=reviewer, verdict=verdict, comment=comment)
 
 

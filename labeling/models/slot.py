@@ -329,6 +329,7 @@ class Slot(models.Model):
         label = self.label
         type(label).objects.filter(pk=label.pk).update(slot=None)
         self.drafts.keep(self, labeler, label.as_work(), None)
+        label.tell("taken_back")
         if self.completion_set:
             self.completion_set.close_or_reopen()
         if self.purpose == self.Purpose.SCREENING:

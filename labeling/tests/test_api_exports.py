@@ -62,3 +62,22 @@ def test_labelers_are_refused(project: Project, alice: User) -> None:
     client.force_login(alice)
     assert client.get("/api/exports/").status_code == 403
     assert post(client, "/api/exports/", project=project.pk).status_code == 403
+
+
+def test_deleting_takes_the_file_away_once(as_carol: Client, as_cleo: Client, project: Project, carol: User) -> None:
+    export = Export.objects.start(project, carol)
+    exporting.export(export.pk)
+    export.refresh_from_db()
+    assert export.file.storage.exists(export.file.name)
+    assert as_cleo.delete(f"/api/exports/{export.pk}/").status_code == 404
+    assert as_carol.delete(f"/api/exports/{export.pk}/").status_code == 204
+    assert not export.file.storage.exists(export.file.name) and not Export.objects.exists()
+    assert as_carol.delete(f"/api/exports/{export.pk}/").status_code == 404
+
+
+def test_labelers_delete_nothing(project: Project, alice: User, carol: User) -> None:
+    export = Export.objects.start(project, carol)
+    client = Client()
+    client.force_login(alice)
+    assert client.delete(f"/api/exports/{export.pk}/").status_code == 403
+    assert Export.objects.count() == 1

@@ -70,6 +70,7 @@ def test_ranking_is_told_as_it_was_given(project: Project, alice: User) -> None:
         "review": "none",
         "revision": 1,
         "labeler": pseudonym(alice.pk),
+        "source": "",
         "repeat": 0,
         "strength": 0,
         "instruction_version": 0,

@@ -38,7 +38,9 @@ def answer_list(request: HttpRequest) -> HttpResponse:
 @login_required
 def answer(request: HttpRequest, pk: int) -> HttpResponse:
     """One ranking, as it was handed in."""
-    visible = Answer.objects.visible_to(person(request)).select_related("current__author", *RELATED)
+    visible = Answer.objects.visible_to(person(request)).select_related(
+        "current__author", "completion_set__prompt__project", *RELATED
+    )
     found = get_object_or_404(visible, pk=pk)
     judged = found.judged
     tiers = sorted({each.tier or 0 for each in judged})

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from labeling.forms import MappingForm, UploadForm
+from labeling.forms import ComparisonsForm, MappingForm, UploadForm
 from labeling.models import Import, Project
 from labeling.roles import curates, person
 
@@ -32,8 +32,20 @@ def import_list(request: HttpRequest, slug: str) -> HttpResponse:
             form.add_error("file", error)
         else:
             return redirect("import_page", batch.pk)
-    imports = project.imports.select_related("author")[:100]
-    context = {"project": project, "form": form, "imports": imports, "section": "curate", "tab": "imports"}
+    return import_list_page(request, project, form=form)
+
+
+def import_list_page(request: HttpRequest, project: Project, **forms: Any) -> TemplateResponse:
+    context = {
+        "project": project,
+        "form": UploadForm(),
+        "comparisons_form": ComparisonsForm(prefix="comparisons"),
+        "imports": project.imports.select_related("author")[:100],
+        "comparisons": project.comparison_imports.select_related("by")[:100],
+        "section": "curate",
+        "tab": "imports",
+        **forms,
+    }
     return TemplateResponse(request, "labeling/import_list.html", context)
 
 

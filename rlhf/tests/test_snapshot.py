@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db.models import ProtectedError
 
-from labeling.models import Project, User
+from labeling.models import ComparisonImport, Project, User
 from rlhf.models import DatasetSnapshot
 from rlhf.snapshots import count_labels
+from worker.comparing import import_comparisons
 
 
 @contextmanager
@@ -104,3 +106,21 @@ def test_deleting_an_unused_snapshot_removes_its_files(project: Project, oscar: 
     snapshot = DatasetSnapshot.objects.freeze(project, oscar)
     snapshot.delete()
     assert not snapshot.path.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_comparisons_imported_as_labelled_are_in_a_snapshot(
+    project: Project, oscar: User, settings: Any, tmp_path: Path
+) -> None:
+    settings.MEDIA_ROOT = tmp_path
+    upload = SimpleUploadedFile("hh.jsonl", b'{"prompt": "Why?", "chosen": "So.", "rejected": "No.", "split": "train"}')
+    batch = ComparisonImport.objects.upload(project, oscar, upload)
+    batch.take(oscar, approve=True)
+    import_comparisons(batch.pk)
+    frozen = DatasetSnapshot.objects.freeze(project, oscar)
+    assert (frozen.counts["train"]["rankings"], frozen.counts["train"]["pairs"]) == (1, 1)
+    row = json.loads((frozen.path / "rankings.jsonl").read_text())
+    assert (row["source"], sorted(zip(row["tiers"], row["completions"], strict=True))) == (
+        "hh",
+        [(1, "So."), (2, "No.")],
+    )

@@ -1,5 +1,6 @@
 """Two teams that must not see each other's rows, and people of every role."""
 
+import json
 import uuid
 from types import SimpleNamespace
 from typing import Any
@@ -7,7 +8,19 @@ from typing import Any
 from axes.models import AccessAttempt, AccessFailureLog, AccessLog
 from django.core.files.base import ContentFile
 
-from labeling.models import Answer, Demonstration, Export, Import, Project, Prompt, Slot, Translation, User
+from labeling.models import (
+    Answer,
+    ComparisonImport,
+    Demonstration,
+    Export,
+    Import,
+    Project,
+    Prompt,
+    Slot,
+    Translation,
+    User,
+    Webhook,
+)
 from labeling.tests import world
 from rlhf.models import Promotion, Schedule
 from rlhf.tests.world import model_version, trained
@@ -52,6 +65,10 @@ def _rows(project: Project, curator: User, labeler: User, ops: User, words: str)
     draft = Prompt.objects.add(project, [{"role": "user", "content": f"A draft, {words}"}], language="en")
     batch = Import.objects.create(project=project, name=f"{words}.csv", format="csv", language="en", author=curator)
     batch.file.save("", ContentFile(f"prompt\nWhat is a sound, {words}?\n".encode()))
+    comparisons = ComparisonImport.objects.create(project=project, name=f"{words}.jsonl", source=words, language="en")
+    record = {"prompt": f"What is a strait, {words}?", "chosen": "Narrow water.", "rejected": "A road."}
+    comparisons.file.save("", ContentFile(json.dumps(record).encode()))
+    webhook = Webhook.objects.create(project=project, url=f"https://{words.replace(' ', '')}.example.com/", by=curator)
     training = trained(project, ops)
     export = Export.objects.create(project=project, by=curator, state=Export.State.SUCCEEDED)
     export.file.save(f"exports/{export.pk}.jsonl", ContentFile(f"{words}\n".encode()))
@@ -59,7 +76,10 @@ def _rows(project: Project, curator: User, labeler: User, ops: User, words: str)
         "prompt": draft,
         "translation": Translation.objects.begin(rows["prompt"], "ko", curator).source,
         "import": batch,
+        "comparison": comparisons,
         "export": export,
+        "webhook": webhook,
+        "delivery": webhook.deliver("test", {}),
         "snapshot": training["snapshot"],
         "run": training["run"],
         "promotion": project.promotions.get(),

@@ -55,7 +55,7 @@ def documented() -> list[tuple[str, Row]]:
     rows = []
     for line in (ROOT / "docs" / "roles.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("|") and len(cells) == 3 + len(ROLES) and cells[2] in ("GET", "POST"):
+        if line.startswith("|") and len(cells) == 3 + len(ROLES) and cells[2] in ("GET", "POST", "DELETE"):
             allowed = dict(zip(ROLES, cells[3:], strict=True))
             rows += [(name, Row(cells[2], allowed)) for name in re.findall(r"`([^`]+)`", cells[1])]
     return rows
