@@ -46,6 +46,7 @@ def rankings(project: Project) -> Iterator[dict[str, Any]]:
             "ratings": revision.ratings,
             "labeler": pseudonym(answer.labeler_id),
             "instruction_version": revision.instruction_version,
+            "arm": answer.completion_set.arm,
         }
 
 

@@ -3,7 +3,7 @@
 What a task needs is imported by the worker that does it: the trainer's and the beat's have no need of torch.
 """
 
-from labeling.models import Export, SamplingJob, TokenCount
+from labeling.models import Export, Readiness, SamplingJob, ScoringJob, TokenCount
 from rlhf.models import Schedule, TrainingRun
 from worker.celery import app
 
@@ -20,6 +20,20 @@ def count_tokens(job_id: int) -> None:
     from worker import counting
 
     counting.count_tokens(job_id)
+
+
+@app.task(name=ScoringJob.TASK)  # type: ignore[untyped-decorator]
+def score(job_id: int) -> None:
+    from worker import scoring
+
+    scoring.score(job_id)
+
+
+@app.task(name=Readiness.TASK)  # type: ignore[untyped-decorator]
+def look_over(job_id: int) -> None:
+    from worker import readiness
+
+    readiness.look_over(job_id)
 
 
 @app.task(name=TrainingRun.TASK)  # type: ignore[untyped-decorator]
@@ -44,9 +58,9 @@ def expire_exports() -> None:
 @app.task(name="worker.tasks.mend")  # type: ignore[untyped-decorator]
 def mend() -> None:
     """Take back what dead workers held, and ring again for everything that waits."""
-    for jobs in (SamplingJob.objects, TokenCount.objects, TrainingRun.objects, Export.objects):
-        jobs.reap()
-        jobs.ring()
+    for jobs in (SamplingJob, TokenCount, ScoringJob, TrainingRun, Export, Readiness):
+        jobs.objects.reap()
+        jobs.objects.ring()
     TokenCount.objects.old().delete()
 
 

@@ -10,7 +10,9 @@ from labeling.models.importing import Import
 from labeling.models.outlook import Outlook
 from labeling.models.project import InstructionVersion, Project
 from labeling.models.prompt import Prompt
+from labeling.models.readiness import Readiness
 from labeling.models.review import Review
+from labeling.models.scoring import RewardModel, Score, ScoringJob
 from labeling.models.skip import Skip
 from labeling.models.slot import Slot, StaleAssignment
 from labeling.models.translation import StaleTranslation, Translation
@@ -31,11 +33,15 @@ __all__ = [
     "Outlook",
     "Project",
     "Prompt",
+    "Readiness",
     "Review",
     "Revision",
+    "RewardModel",
     "Role",
     "SampledCompletion",
     "SamplingJob",
+    "Score",
+    "ScoringJob",
     "Skip",
     "Slot",
     "StaleAssignment",

@@ -59,6 +59,9 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
             "created_at",
             "completion_set__prompt__language",
             "completion_set__prompt__tags",
+            "pk",
+            "completion_set__prompt__split",
+            "completion_set__arm",
         )
         rows = list(self.trainable().order_by("-pk").values_list(*names, *facts)[:newest])
         lengths: dict[int, dict[int, int]] = defaultdict(dict)
@@ -78,8 +81,11 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
                 day=timezone.localdate(made),
                 language=language,
                 tags=tags,
+                answer_id=key,
+                split=split,
+                arm=arm,
             )
-            for chosen, name, tiers, shown, seconds, made, language, tags in rows
+            for chosen, name, tiers, shown, seconds, made, language, tags, key, split, arm in rows
         ]
 
     def best_first(self, prompt: Prompt, labeler: User) -> list[Completion]:

@@ -40,6 +40,7 @@ def test_ranking_row_has_the_documented_shape(project: Project, alice: User) -> 
         "ratings": [{"overall": 4, "flags": [], "note": ""}] * 4,
         "labeler": export.pseudonym(alice.pk),
         "instruction_version": None,
+        "arm": answer.completion_set.arm,
     }
 
 

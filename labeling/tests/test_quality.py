@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from labeling import quality
 from labeling.models import Answer, Project, Slot, User
 from labeling.quality import Judgement
+from labeling.templatetags import figures
 from labeling.tests.rows import ANSWERS, approved, ranking, sampled
 
 
@@ -160,3 +161,8 @@ def test_queries_do_not_grow_with_rankings(shared: Project, alice: User, bob: Us
             client.get(f"/projects/{shared.slug}/quality/")
         counts.append(len(seen))
     assert len(set(counts)) == 1
+
+
+def test_figures_are_rounded_and_not_cut() -> None:
+    assert (figures.percent(0.7266), figures.percent(0.05 / 1.0000001), figures.percent(None)) == ("72.7%", "5.0%", "–")
+    assert (figures.number(0.999), figures.number(-0.126)) == ("1.00", "-0.13")
