@@ -57,10 +57,14 @@ def _volume(report: dict[str, Any]) -> list[Reason]:
     if not heldout["rankings"]:
         text = _("Nothing is held out and ranked: nobody could tell whether training helped. Rank held-out sets, too.")
         return [*reasons, Reason("bad", text, "volume")]
-    text = ngettext("%(count)s held-out ranking", "%(count)s held-out rankings", heldout["rankings"])
-    text = text % {"count": number_format(heldout["rankings"], force_grouping=True)} + _(
-        ": a reward model’s accuracy will be known to about ±%(points)s points."
-    ) % {"points": round(100 * 1.96 * 0.45 / math.sqrt(heldout["rankings"]))}
+    text = ngettext(
+        "%(count)s held-out ranking: it will tell a reward model’s accuracy to about ±%(points)s points.",
+        "%(count)s held-out rankings: they will tell a reward model’s accuracy to about ±%(points)s points.",
+        heldout["rankings"],
+    ) % {
+        "count": number_format(heldout["rankings"], force_grouping=True),
+        "points": round(100 * 1.96 * 0.45 / math.sqrt(heldout["rankings"])),
+    }
     return [*reasons, Reason("good" if heldout["rankings"] >= FEW_HELDOUT else "busy", text, "volume")]
 
 
@@ -114,8 +118,8 @@ def _leaking(leaks: int) -> list[Reason]:
     if not leaks:
         return [Reason("good", _("No prompt to train on is nearly the same as a held-out one."), "leaks")]
     text = ngettext(
-        "%(count)s held-out prompt is nearly the same as one to train on: held-out accuracy is too high.",
-        "%(count)s pairs of held-out and training prompts are nearly the same: held-out accuracy is too high.",
+        "%(count)s held-out prompt is nearly the same as one to train on: held-out accuracy may be too high.",
+        "%(count)s held-out prompts are nearly the same as some to train on: held-out accuracy may be too high.",
         leaks,
     ) % {"count": number_format(leaks, force_grouping=True)}
     return [Reason("busy", text, "leaks")]

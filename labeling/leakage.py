@@ -4,7 +4,7 @@ Likeness is the Jaccard index of character 5-grams: the share of them that two t
 accents and white space count for nothing; Hangul is taken apart into its letters, so that a changed particle or ending
 costs a few 5-grams and not whole words. A translation is not found: it shares no letters with its source.
 
-All pairs above a threshold are found, not most: two sets that share enough must share one of their rarest members, so
+Every pair above a threshold is found: two sets that share enough must share one of their rarest members, so
 only those are looked up (prefix filtering: Chaudhuri et al. 2006; Bayardo et al. 2007, "Scaling Up All Pairs
 Similarity Search"). Memory grows with the held-out texts alone.
 """
@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from itertools import islice
 
 GRAM = 5
-ALIKE = 0.6
+ALIKE = 0.7
 COUNTED = 2000  # texts from which it is learned what is rare; where that is wrong it takes longer, no more
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Leak:
     likeness: float
     train: int
@@ -50,23 +50,18 @@ def _jaccard(a: frozenset[int], b: Iterable[int]) -> float:
     return common / (len(a) + others - common) if common else 0.0
 
 
-def leaks(
-    heldout: Iterable[tuple[int, str]], train: Iterable[tuple[int, str]], *, alike: float = ALIKE, most: int = 50
-) -> tuple[list[Leak], int]:
-    """The `most` pairs of texts that are most alike, the likeliest first, and how many there are in all.
+def leaks(heldout: Iterable[tuple[int, str]], train: Iterable[tuple[int, str]], *, alike: float = ALIKE) -> list[Leak]:
+    """For each held-out text that has one, the training text that it is most like; the likest first.
 
     Texts come with their keys; `train` is gone through once.
     """
     index = _Index(heldout, alike)
-    found: list[Leak] = []
-    count = 0
+    best: dict[int, Leak] = {}
     for key, text in train:
         for leak in index.like(key, text):
-            count += 1
-            heapq.heappush(found, leak)
-            if len(found) > most:
-                heapq.heappop(found)
-    return sorted(found, key=lambda leak: (-leak.likeness, leak.heldout, leak.train)), count
+            if leak.heldout not in best or leak.likeness > best[leak.heldout].likeness:
+                best[leak.heldout] = leak
+    return sorted(best.values(), key=lambda leak: (-leak.likeness, leak.heldout))
 
 
 class _Index:

@@ -22,7 +22,7 @@ from labeling.suspects import Suspect, suspects
 
 NEWEST = 5000  # rankings that agreement and suspects are reckoned from
 HELDOUT_MOST, TRAIN_MOST = 5000, 100_000  # prompts that are compared with each other, the newest
-NAMED = 25  # suspects and leaks that are kept by name
+NAMED = 15  # suspects and leaks that are kept by name
 CHUNK = 2000
 MEASURES = ("prompts", "sets", "rankings", "pairs", "demonstrations")
 
@@ -176,10 +176,9 @@ def _named(suspect: Suspect) -> Report:
 
 
 def _leaks(project: Project) -> Report:
-    found, total = leaks(
-        _texts(project, Prompt.Split.HELDOUT, HELDOUT_MOST), _texts(project, Prompt.Split.TRAIN, TRAIN_MOST), most=NAMED
-    )
-    return {"leaks": [asdict(leak) for leak in found], "leaks_total": total}
+    heldout = _texts(project, Prompt.Split.HELDOUT, HELDOUT_MOST)
+    found = leaks(heldout, _texts(project, Prompt.Split.TRAIN, TRAIN_MOST))
+    return {"leaks": [asdict(leak) for leak in found[:NAMED]], "leaks_total": len(found)}
 
 
 def _texts(project: Project, split: str, most: int) -> Iterable[tuple[int, str]]:

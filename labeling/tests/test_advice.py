@@ -42,7 +42,7 @@ def report(train: int = 4000, heldout: int = 400, **changes: Any) -> dict[str, A
         (report(agreement=figure(None)), 0, "busy", "buy overlap"),
         (report(agreement=figure(0.7, 0.6, 0.8, sets=5)), 0, "busy", "buy overlap"),
         (report(suspects_total=1500), 0, "busy", "1,500 rankings stand against"),
-        (report(), 3, "busy", "3 pairs of held-out and training prompts"),
+        (report(), 3, "busy", "3 held-out prompts are nearly the same"),
         (report(model=None, accuracy=None), 0, "good", "No reward model has been trained yet"),
     ],
 )

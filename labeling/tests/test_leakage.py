@@ -27,19 +27,18 @@ def test_hangul_with_another_particle_is_still_alike() -> None:
     assert likeness(one, "오늘 저녁에 먹을 만한 매운 음식을 추천해 주세요.") < 0.2
 
 
-def test_what_stands_on_both_sides_is_found_and_the_likest_comes_first() -> None:
+def test_what_stands_on_both_sides_is_found_with_its_likest() -> None:
     heldout = [(1, FJORD), (2, "Write a haiku about rain in the city."), (3, "Name three rivers of Europe.")]
     train = [
         (11, FJORD.replace("two", "three")),
         (12, FJORD.upper()),
         (13, "List the parts of a sailing boat and what each is for."),
     ]
-    found, count = leaks(heldout, train)
-    assert [(leak.train, leak.heldout) for leak in found] == [(12, 1), (11, 1)]
-    assert found[0].likeness == 1 and found[1].likeness == pytest.approx(likeness(FJORD, train[0][1]))
-    assert count == 2
-    assert leaks(heldout, train, most=1) == ([Leak(1.0, 12, 1)], 2)
-    assert leaks([], train) == ([], 0)
+    [leak] = leaks(heldout, train)
+    assert leak == Leak(1.0, 12, 1)
+    [leak] = leaks(heldout, train[:1])
+    assert leak == Leak(likeness(FJORD, train[0][1]), 11, 1) and 0.7 < leak.likeness < 1
+    assert leaks(heldout, train[2:]) == [] == leaks([], train)
 
 
 @pytest.mark.parametrize("alike", [0.3, 0.6, 0.9])
@@ -56,7 +55,7 @@ def test_none_is_missed(alike: float) -> None:
 
     heldout = [(number, changed(chance.choice(base))) for number in range(60)]
     train = [(number, changed(chance.choice(base))) for number in range(100, 250)]
-    expected = {(a, b) for a, text in train for b, other in heldout if likeness(text, other) >= alike}
-    found, count = leaks(heldout, train, alike=alike, most=100_000)
-    assert {(leak.train, leak.heldout) for leak in found} == expected
-    assert count == len(expected) > 10
+    best = [max(likeness(text, other) for _key, other in train) for _number, text in heldout]
+    found = leaks(heldout, train, alike=alike)
+    assert [leak.likeness for leak in found] == sorted((one for one in best if one >= alike), reverse=True)
+    assert len(found) > 5

@@ -32,6 +32,7 @@ NOT_PAGES = (
     "admin:autocomplete",
     "admin:rlhf_datasetsnapshot_file",
     "export_file",
+    "readiness_progress",
 )
 
 
