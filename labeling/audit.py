@@ -8,8 +8,11 @@ from django.db.models import QuerySet
 from django.db.models.signals import pre_save
 
 
-def record_state(rows: QuerySet[Any], state: str) -> None:
-    """Log that each of `rows` goes from the state it is in to `state`. Call before the UPDATE, in its transaction."""
+def record_state(rows: QuerySet[Any], state: str, field: str = "state") -> None:
+    """Log that each of `rows` goes from the state it is in to `state`. Call before the UPDATE, in its transaction.
+
+    `field` is where another state than `state` stands.
+    """
     kind = ContentType.objects.get_for_model(rows.model)
     entries = [
         LogEntry(
@@ -18,7 +21,7 @@ def record_state(rows: QuerySet[Any], state: str) -> None:
             object_id=row.pk,
             object_repr=str(row),
             action=LogEntry.Action.UPDATE,
-            changes={"state": [row.state, state]},
+            changes={field: [getattr(row, field), state]},
         )
         for row in rows
     ]

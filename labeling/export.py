@@ -40,6 +40,7 @@ def rankings(project: Project) -> Iterator[dict[str, Any]]:
             "labeler": pseudonym_of(answer),
             "source": answer.source,
             "instruction_version": revision.instruction_version,
+            "arm": answer.completion_set.arm,
         }
 
 

@@ -221,6 +221,7 @@ def _facts(export: Export, answer: Answer) -> Row:
         "instruction_version": said.instruction_version or 0,
         "created_at": _moment(said.created_at),
         "set_id": str(answer.completion_set_id),
+        "arm": answer.completion_set.arm,
         **_place(answer.completion_set.prompt),
     }
 
@@ -260,6 +261,7 @@ FACTS = {
     "instruction_version": "integer",
     "created_at": "text",
     "set_id": "text",
+    "arm": "text",
     **PLACE,
 }
 SIDES = {

@@ -41,6 +41,9 @@ class Judgement:
     day: date
     language: str
     tags: list[str]
+    answer_id: int = 0
+    split: str = ""
+    arm: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Labeler:
 
 
 def whole(judgements: Sequence[Judgement]) -> Whole:
-    sets = [ranked for ranked in _by_set(judgements).values() if len(ranked) > 1]
+    sets = [ranked for ranked in by_set(judgements).values() if len(ranked) > 1]
     rankings = [list(ranked.values()) for ranked in sets]
     taus = [kendall_tau_b(a, b) for several in rankings for a, b in combinations(several, 2)]
     return Whole(
@@ -100,7 +103,7 @@ def whole(judgements: Sequence[Judgement]) -> Whole:
 
 def disputed(judgements: Sequence[Judgement], most: int) -> list[tuple[int, float]]:
     """Keys of the sets whose labelers are furthest apart, and how far (0 to 1), the most disputed first."""
-    sets = ((key, dispute(list(ranked.values()))) for key, ranked in _by_set(judgements).items() if len(ranked) > 1)
+    sets = ((key, dispute(list(ranked.values()))) for key, ranked in by_set(judgements).items() if len(ranked) > 1)
     return sorted((pair for pair in sets if pair[1] > 0), key=lambda pair: (-pair[1], pair[0]))[:most]
 
 
@@ -120,7 +123,7 @@ def week(judgement: Judgement) -> list[date]:
 
 def labelers(judgements: Sequence[Judgement]) -> list[Labeler]:
     """Every labeler, the one with the most rankings first."""
-    sets, own = _by_set(judgements), defaultdict(list)
+    sets, own = by_set(judgements), defaultdict(list)
     for judgement in judgements:
         own[judgement.labeler].append(judgement)
     rows = [_labeler(name, ranked, sets) for name, ranked in own.items()]
@@ -130,7 +133,7 @@ def labelers(judgements: Sequence[Judgement]) -> list[Labeler]:
 def labeler_pairs(judgements: Sequence[Judgement]) -> dict[tuple[str, str], Figure]:
     """Agreement of every two labelers who ranked the same sets."""
     counts: dict[tuple[str, str], list[Agreement]] = defaultdict(list)
-    for ranked in _by_set(judgements).values():
+    for ranked in by_set(judgements).values():
         for a, b in combinations(sorted(ranked), 2):
             counts[a, b].append(pair_agreement([ranked[a], ranked[b]]))
     return {pair: Figure.of(each) for pair, each in sorted(counts.items())}
@@ -140,7 +143,7 @@ def with_others(judgements: Sequence[Judgement], name: str) -> Figure:
     """How far one labeler agrees with each other labeler of the same sets."""
     return Figure.of(
         sum((pair_agreement([ranked[name], tiers]) for other, tiers in ranked.items() if other != name), Agreement())
-        for ranked in _by_set(judgements).values()
+        for ranked in by_set(judgements).values()
         if name in ranked
     )
 
@@ -189,10 +192,10 @@ def _is_untouched(judgement: Judgement) -> bool:
 
 
 def _agreement(judgements: Sequence[Judgement]) -> Figure:
-    return Figure.of(pair_agreement(list(ranked.values())) for ranked in _by_set(judgements).values())
+    return Figure.of(pair_agreement(list(ranked.values())) for ranked in by_set(judgements).values())
 
 
-def _by_set(judgements: Iterable[Judgement]) -> dict[int, dict[str, list[int]]]:
+def by_set(judgements: Iterable[Judgement]) -> dict[int, dict[str, list[int]]]:
     """Tiers by set and labeler."""
     sets: dict[int, dict[str, list[int]]] = defaultdict(dict)
     for judgement in judgements:

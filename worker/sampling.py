@@ -10,7 +10,7 @@ import torch
 from django.conf import settings
 from django.db import close_old_connections, transaction
 
-from labeling.models import CompletionSet, SampledCompletion, SamplingJob
+from labeling.models import CompletionSet, SampledCompletion, SamplingJob, ScoringJob
 from modelzoo.checkpoint import CheckpointError, manifest_hash
 from modelzoo.config import SamplingConfig
 from modelzoo.generate import PromptError, SamplingStoppedError
@@ -102,6 +102,7 @@ def sample(job_id: int) -> None:
         with Leases(batch) as leases:
             Batch(batch, leases).run()
     SamplingJob.objects.ring_next()
+    ScoringJob.objects.ring_next()
 
 
 def claim_company(first: SamplingJob) -> list[SamplingJob]:

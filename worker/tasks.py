@@ -3,7 +3,7 @@
 What a task needs is imported by the worker that does it: the trainer's and the beat's have no need of torch.
 """
 
-from labeling.models import ComparisonImport, Delivery, Export, SamplingJob, TokenCount
+from labeling.models import ComparisonImport, Delivery, Export, Readiness, SamplingJob, ScoringJob, TokenCount
 from rlhf.models import Schedule, TrainingRun
 from worker.celery import app
 
@@ -20,6 +20,20 @@ def count_tokens(job_id: int) -> None:
     from worker import counting
 
     counting.count_tokens(job_id)
+
+
+@app.task(name=ScoringJob.TASK)  # type: ignore[untyped-decorator]
+def score(job_id: int) -> None:
+    from worker import scoring
+
+    scoring.score(job_id)
+
+
+@app.task(name=Readiness.TASK)  # type: ignore[untyped-decorator]
+def look_over(job_id: int) -> None:
+    from worker import readiness
+
+    readiness.look_over(job_id)
 
 
 @app.task(name=TrainingRun.TASK)  # type: ignore[untyped-decorator]
@@ -59,7 +73,7 @@ def expire_exports() -> None:
 @app.task(name="worker.tasks.mend")  # type: ignore[untyped-decorator]
 def mend() -> None:
     """Take back what dead workers held, and ring again for everything that waits."""
-    kinds = (SamplingJob, TokenCount, TrainingRun, Export, ComparisonImport, Delivery)
+    kinds = (SamplingJob, TokenCount, ScoringJob, TrainingRun, Export, ComparisonImport, Delivery, Readiness)
     for jobs in (kind.objects for kind in kinds):
         jobs.reap()
         jobs.ring()

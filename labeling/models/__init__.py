@@ -13,7 +13,9 @@ from labeling.models.outlook import Outlook
 from labeling.models.participation import Participation
 from labeling.models.project import InstructionVersion, Project
 from labeling.models.prompt import Prompt
+from labeling.models.readiness import Readiness
 from labeling.models.review import Review
+from labeling.models.scoring import RewardModel, Score, ScoringJob
 from labeling.models.skip import Skip
 from labeling.models.slot import Slot, StaleAssignment
 from labeling.models.translation import StaleTranslation, Translation
@@ -39,11 +41,15 @@ __all__ = [
     "Participation",
     "Project",
     "Prompt",
+    "Readiness",
     "Review",
     "Revision",
+    "RewardModel",
     "Role",
     "SampledCompletion",
     "SamplingJob",
+    "Score",
+    "ScoringJob",
     "Skip",
     "Slot",
     "StaleAssignment",

@@ -93,6 +93,9 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
             "created_at",
             "completion_set__prompt__language",
             "completion_set__prompt__tags",
+            "pk",
+            "completion_set__prompt__split",
+            "completion_set__arm",
         )
         independent = independent.order_by("-pk")[:newest]
         rows = list(independent.values_list(*names, *facts))
@@ -111,8 +114,11 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
                 day=timezone.localdate(made),
                 language=language,
                 tags=tags,
+                answer_id=key,
+                split=split,
+                arm=arm,
             )
-            for chosen, name, tiers, shown, seconds, made, language, tags in rows
+            for chosen, name, tiers, shown, seconds, made, language, tags, key, split, arm in rows
         ]
 
     def repeats(self, participation: Participation) -> list[tuple[list[int], list[int]]]:

@@ -16,6 +16,7 @@ from labeling.models.project import PAIR, Project
 from labeling.models.prompt import BATCH, Prompt
 from labeling.models.states import Purpose
 from labeling.rankings import LETTERS, Verdict, first_alike
+from labeling.uncertainty import drawn
 from worker.jobs import Job, JobQuerySet
 
 PATIENCE = timedelta(minutes=3)
@@ -118,6 +119,8 @@ class CompletionSetQuerySet(models.QuerySet["CompletionSet"]):
         )
         # Distinct and reproducible without another column to keep.
         CompletionSet.objects.filter(pk__in=[made.pk for made in sets]).update(seed=F("pk") % 2**31)
+        preferring = [made.pk for made in sets if made.is_drawn_for_uncertainty()]
+        CompletionSet.objects.filter(pk__in=preferring).update(arm=CompletionSet.Arm.UNCERTAINTY)
         jobs = SamplingJob.objects.bulk_create(SamplingJob(completion_set=made) for made in sets)
         if jobs:  # one ring wakes the sampler, which then looks for more by itself
             jobs[0].enqueue()
@@ -136,6 +139,10 @@ class CompletionSet(models.Model):
         IMPORTED = "imported", _("imported to be ranked")
         LABELLED = "labelled", _("imported with its rankings")
 
+    class Arm(models.TextChoices):
+        CONTROL = "control", _("control")
+        UNCERTAINTY = "uncertainty", _("by uncertainty")
+
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="completion_sets")
     prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="completion_sets")
     origin = models.CharField(max_length=8, choices=Origin, default=Origin.SAMPLED)
@@ -151,6 +158,12 @@ class CompletionSet(models.Model):
     max_new_tokens = models.PositiveIntegerField()
     seed = models.PositiveIntegerField(default=0)
     state = models.CharField(max_length=10, choices=State, default=State.SAMPLING)
+    arm = models.CharField(max_length=11, choices=Arm, default=Arm.CONTROL)
+    """Drawn once: whether reward models have a say in when the set is given out."""
+    uncertainty = models.FloatField(null=True)
+    """How unsure the newest reward models are of it (`labeling.uncertainty`); empty where none has scored it."""
+    head_start = models.FloatField(default=0.0)
+    """0 to 1: which part of `Slot.HEAD_START` it is given out earlier than its age says."""
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = CompletionSetQuerySet.as_manager()
@@ -175,6 +188,11 @@ class CompletionSet(models.Model):
 
     def __str__(self) -> str:
         return f"{self.k} × {self.prompt}"
+
+    def is_drawn_for_uncertainty(self) -> bool:
+        """What is held out measures models, so none of them has a say in it."""
+        is_held_out = self.prompt.split == Prompt.Split.HELDOUT
+        return not is_held_out and drawn("arm", self.pk) * 100 >= self.project.control_share
 
     @property
     def is_pair(self) -> bool:
@@ -304,3 +322,4 @@ class SamplingJob(Job):
         sampling = CompletionSet.objects.filter(pk=chosen.pk, state=CompletionSet.State.SAMPLING)
         if sampling.update(state=CompletionSet.State.READY):
             chosen.slots.open_places(chosen)
+            apps.get_model("labeling", "ScoringJob").objects.ask(chosen.project)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Self
 
 from django.db import models, transaction
 from django.db.models import Q
+from django.utils import timezone
 
 from labeling.models.completion import CompletionSet
 from labeling.models.project import Project
@@ -31,6 +32,7 @@ class PlaceQuerySet(models.QuerySet["Slot"]):
                 prompt=completion_set.prompt,
                 completion_set=completion_set,
                 ordinal=ordinal,
+                priority=self.model.turn(completion_set.created_at, completion_set.head_start, ordinal),
             )
             for ordinal in range(completion_set.project.ranking_overlap + stand_ins)
         )
@@ -44,6 +46,7 @@ class PlaceQuerySet(models.QuerySet["Slot"]):
                 prompt_id=each.prompt_id,
                 completion_set=each,
                 ordinal=ordinal,
+                priority=self.model.turn(each.created_at, each.head_start, ordinal),
             )
             for each in sets
             for ordinal in range(each.project.ranking_overlap)
@@ -51,8 +54,15 @@ class PlaceQuerySet(models.QuerySet["Slot"]):
 
     def open_demonstrations(self, prompts: Iterable[Prompt]) -> None:
         """As many slots for demonstrations of each of `prompts` as are wanted; those there stay."""
+        now = timezone.now()
         self._open(
-            self.model(project=prompt.project, task_type="demonstration", prompt=prompt, ordinal=ordinal)
+            self.model(
+                project=prompt.project,
+                task_type="demonstration",
+                prompt=prompt,
+                ordinal=ordinal,
+                priority=self.model.turn(now, 0.0, ordinal),
+            )
             for prompt in prompts
             for ordinal in range(prompt.demonstrations_wanted)
         )

@@ -17,7 +17,7 @@ SETTINGS = [
     *("name", "languages", "comparison", "k", "ranking_overlap", "demonstration_overlap"),
     *("require_ratings", "use_flags"),
     *("screening_percent", "gold_percent", "repeat_percent"),
-    *("temperature", "top_p", "max_new_tokens"),
+    *("temperature", "top_p", "max_new_tokens", "control_share"),
 ]
 K_RANGE = [MinValueValidator(MIN_K), MaxValueValidator(MAX_K)]
 
@@ -147,6 +147,15 @@ class Project(models.Model):
     )
     max_new_tokens = models.PositiveIntegerField(
         _("longest completion, in tokens"), default=128, validators=[MinValueValidator(1), MaxValueValidator(8192)]
+    )
+    control_share = models.PositiveSmallIntegerField(
+        _("control arm, in percent"),
+        default=15,
+        validators=[MaxValueValidator(100)],
+        help_text=_(
+            "Once there is a reward model, sets that it is unsure of are ranked first. This share of the sets to come "
+            "takes no part in that, so that a fair sample stays."
+        ),
     )
 
     # Written by rlhf's promote(): what labeling must know of the current policy.

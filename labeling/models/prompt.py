@@ -195,6 +195,17 @@ class PromptQuerySet(models.QuerySet["Prompt"]):
         record_state(retired, Prompt.State.DRAFT)
         return retired.update(state=Prompt.State.DRAFT, approved_by=None)
 
+    @transaction.atomic
+    def join_training(self) -> int:
+        """Move the families of the query from held out to training, with all that was said about them.
+
+        Never the other way: what a model was trained on can measure none. Returns how many prompts moved.
+        """
+        moved = Prompt.objects.filter(family__in=list(self.values_list("family", flat=True)))
+        moved = moved.filter(split=Prompt.Split.HELDOUT)
+        record_state(moved, Prompt.Split.TRAIN, "split")
+        return moved.update(split=Prompt.Split.TRAIN)
+
     def open_demonstrations(self) -> None:
         """Slots for as many labelers as asked for; none where a demonstration stands there already."""
         bare = self.filter(demonstrations=None).select_related("project")

@@ -9,7 +9,7 @@ for somebody else's claim.
 """
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +19,7 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import IntegrityError, models, transaction
 from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
+from django.utils import timezone
 from django.utils.translation import gettext as translate
 from django.utils.translation import gettext_lazy as _
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from labeling.models.demonstration import Demonstration
     from labeling.models.draft import Draft, DraftQuerySet
 
+HEAD_START = timedelta(days=7)
 LEASE = timedelta(minutes=15)
 UNDO = timedelta(seconds=30)
 CANDIDATES = 20
@@ -147,7 +149,7 @@ class SlotQuerySet(CheckQuerySet):
         """
         for kind in kinds:
             places = self.filter(project=participation.project, task_type=kind).meant_for(participation.labeler)
-            offered = places.within(participation).order_by("ordinal", "pk")
+            offered = places.within(participation).order_by("priority", "pk")
             own = offered.open().filter(reserved_for=participation.labeler)
             for pool in (own, offered.abandoned(), offered.open()):
                 if keys := list(pool.values_list("pk", flat=True)[:CANDIDATES]):
@@ -201,6 +203,8 @@ class Slot(models.Model):
     completion_set = models.ForeignKey(CompletionSet, null=True, on_delete=models.PROTECT, related_name="slots")
     repeat = models.PositiveSmallIntegerField(default=0)
     ordinal = models.PositiveSmallIntegerField()
+    priority = models.DateTimeField(default=timezone.now)
+    """Since when it counts as waiting: the earliest is given out first (see `turn`)."""
     state = models.CharField(max_length=8, choices=State, default=State.OPEN)
     labeler = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="slots")
     lease_until = models.DateTimeField(null=True)
@@ -267,13 +271,21 @@ class Slot(models.Model):
             ),
         ]
         indexes = [
-            models.Index(fields=["project", "state", "task_type", "ordinal"]),
+            models.Index(fields=["project", "state", "task_type", "priority", "id"], name="slots_in_turn"),
             models.Index(fields=["labeler", "state", "answered_at"]),
             models.Index(fields=["project", "state", "review_state", "answered_at"], name="slots_to_review"),
         ]
 
     def __str__(self) -> str:
         return f"{self.task_type} of {self.prompt}"
+
+    @staticmethod
+    def turn(made: datetime, head_start: float, ordinal: int) -> datetime:
+        """The `priority` of a place: its age, less a head start, and later for each further labeler of the piece.
+
+        It never changes by itself and nothing newer by more than HEAD_START overtakes it: what is old gets its turn.
+        """
+        return made + (ordinal - head_start) * HEAD_START
 
     def renew(self, labeler: User) -> bool:
         """Extend the lease while it is still this labeler's, even where it ran out and nobody took the slot."""

@@ -8,7 +8,7 @@ register = template.Library()
 
 @register.filter
 def percent(share: float | None) -> str:
-    return "–" if share is None else f"{number_format(100 * share, 1)}%"
+    return "–" if share is None else f"{number_format(round(100 * share, 1), 1)}%"
 
 
 @register.filter
@@ -19,4 +19,9 @@ def place(share: float) -> str:
 
 @register.filter
 def number(value: float | None) -> str:
-    return "–" if value is None else number_format(value, 2)
+    return "–" if value is None else number_format(round(value, 2), 2)
+
+
+@register.filter
+def grouped(count: int) -> str:
+    return number_format(count, force_grouping=True)

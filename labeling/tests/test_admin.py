@@ -39,7 +39,14 @@ def test_an_admin_changes_a_project_and_its_slots_follow(project: Project) -> No
         "gold_percent": "5",
         "repeat_percent": "2",
     }
-    data |= {"temperature": "1", "top_p": "0.9", "max_new_tokens": "64", "members": [], "use_flags": "on"}
+    data |= {
+        "temperature": "1",
+        "top_p": "0.9",
+        "max_new_tokens": "64",
+        "control_share": "15",
+        "members": [],
+        "use_flags": "on",
+    }
     response = client_of(Role.ADMIN, is_superuser=True).post(address, data)
     assert response.status_code == 302
     project.refresh_from_db()
@@ -63,6 +70,6 @@ def test_a_new_project_gets_an_address(db: None) -> None:
     data = {"name": "Fresh start", "languages": ["ko"], "k": "4", "ranking_overlap": "1", "demonstration_overlap": "1"}
     data |= {"gold_percent": "5", "repeat_percent": "2"}
     data["comparison"] = "pairs"
-    data |= {"temperature": "1", "top_p": "0.9", "max_new_tokens": "64"}
+    data |= {"temperature": "1", "top_p": "0.9", "max_new_tokens": "64", "control_share": "15"}
     client_of(Role.ADMIN, is_superuser=True).post(reverse("admin:labeling_project_add"), data)
     assert Project.objects.get().slug == "fresh-start"

@@ -7,7 +7,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from labeling.models import Answer, Export, Project, Slot, User
+from labeling import readiness
+from labeling.models import Answer, Export, Project, Prompt, Readiness, ScoringJob, Slot, User
 from labeling.tests.rows import approved, ranking, sampled
 from webapp.tests.browser import Visit
 
@@ -106,3 +107,48 @@ def test_pages_of_a_curator(
     for path in (*pages, f"/answers/{answer.pk}/"):
         page.goto(path)
         assert complaints(page) == [], path
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=["light desk", "dark phone"])
+def test_ready_to_train(
+    visit: Visit, project: Project, alice: User, bob: User, carol: User, look: dict[str, Any]
+) -> None:
+    address = f"/projects/{project.slug}/readiness/"
+    page = visit(carol, address, **look)
+    assert complaints(page) == []
+    page.get_by_role("button", name="Look over the labels").click()
+    expect(page.locator("#readiness-progress progress")).to_be_visible()
+    assert complaints(page) == []
+    told_all(project, alice, bob)
+    expect(page.get_by_role("heading", name="Enough to try")).to_be_visible()  # the page comes by itself
+    expect(page.locator("svg.plot")).to_be_visible()
+    expect(page.get_by_role("link", name="bob")).to_be_visible()
+    assert complaints(page) == []
+    page.get_by_role("button", name="Both in training").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("are in training now")).to_be_visible()
+    assert page.get_by_role("button", name="Both in training").count() == 0
+
+
+def told_all(project: Project, alice: User, bob: User) -> None:
+    """The look that waits finds something for every part of the page."""
+    Project.objects.filter(pk=project.pk).update(ranking_overlap=2)
+    project.refresh_from_db()
+    for words, split in (("two", "heldout"), ("three", "train")):
+        prompt = approved(project, f"Explain in {words} sentences what a fjord is and how it forms.")
+        Prompt.objects.filter(pk=prompt.pk).update(split=split)
+        made = sampled(prompt)
+        for labeler, tiers in ((alice, [1, 2, 3, 4]), (bob, [1, 2, 3, 4] if split == "heldout" else [2, 1, 3, 4])):
+            slot = Slot.objects.claim(made.slots.filter(state="open").order_by("ordinal")[0].pk, labeler)
+            assert slot
+            Answer.objects.submit(slot, labeler, ranking(list(tiers)), uuid.uuid4())
+    for size in (100, 200, 400):
+        facts = {"train_rankings": size, "heldout_rankings": 100, "heldout_accuracy": 0.5 + size / 4000}
+        model = project.reward_models.register(project, f"judge-{size}", **facts)
+    job = ScoringJob.objects.claim(ScoringJob.objects.get().pk)
+    for completion_set in project.completion_sets.all():
+        keys = completion_set.completions.values_list("pk", flat=True)
+        job.store(model, dict(zip(keys, [4.0, 3.0, 2.0, 1.0], strict=True)))
+    job.succeed()
+    look = Readiness.objects.claim(Readiness.objects.get().pk)
+    look.finish(readiness.look_over(project))

@@ -42,6 +42,7 @@ def test_ranking_row_has_the_documented_shape(project: Project, alice: User) -> 
         "labeler": export.pseudonym(alice.pk),
         "source": "",
         "instruction_version": None,
+        "arm": answer.completion_set.arm,
     }
 
 

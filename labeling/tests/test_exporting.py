@@ -76,6 +76,7 @@ def test_ranking_is_told_as_it_was_given(project: Project, alice: User) -> None:
         "instruction_version": 0,
         "created_at": row["created_at"],
         "set_id": str(answer.completion_set_id),
+        "arm": answer.completion_set.arm,
         "prompt_id": str(answer.completion_set.prompt_id),
         "split": answer.completion_set.prompt.split,
         "language": "en",

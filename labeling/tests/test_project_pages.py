@@ -24,6 +24,7 @@ FORM = {
     "use_flags": "on",
     "temperature": "1.0",
     "top_p": "0.95",
+    "control_share": "15",
     "max_new_tokens": "128",
 }
 

@@ -14,6 +14,7 @@ from pytest_django import DjangoAssertNumQueries
 from labeling import quality
 from labeling.models import Answer, Project, Slot, User
 from labeling.quality import Judgement
+from labeling.templatetags import figures
 from labeling.tests.rows import ANSWERS, approved, many_ranked, ranking, sampled
 
 
@@ -173,3 +174,8 @@ def test_rows_cost_two_queries_however_many(
         rows = Answer.objects.judgements(1050)
     assert len({row.set_id for row in rows}) == 1050
     assert {len(row.lengths) for row in rows} == {4}
+
+
+def test_figures_are_rounded_and_not_cut() -> None:
+    assert (figures.percent(0.7266), figures.percent(0.05 / 1.0000001), figures.percent(None)) == ("72.7%", "5.0%", "–")
+    assert (figures.number(0.999), figures.number(-0.126)) == ("1.00", "-0.13")

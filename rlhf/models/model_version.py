@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
+from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
-from django.db import models
+from django.db import models, transaction
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -83,11 +84,17 @@ class ModelVersion(models.Model):
                 params={"name": self.name},
             )
         self.archived_at = timezone.now()
-        self.save(update_fields=["archived_at"])
+        self._store_archived()
 
     def unarchive(self) -> None:
         self.archived_at = None
+        self._store_archived()
+
+    @transaction.atomic
+    def _store_archived(self) -> None:
         self.save(update_fields=["archived_at"])
+        known = apps.get_model("labeling", "RewardModel").objects.filter(name=self.name)
+        known.update(in_use=self.archived_at is None)
 
     def require_usable(self) -> None:
         """ValidationError where it is archived or its files are gone."""

@@ -89,6 +89,12 @@ class DatasetSnapshot(models.Model):
         """How many of "rankings", "pairs" ... both splits hold together."""
         return sum(int(counts.get(what, 0)) for counts in self.counts.values())
 
+    def rankings(self, split: str, languages: list[str]) -> int:
+        """How many rankings of `split` are in one of `languages`, or in all where none is given."""
+        counts = self.counts.get(split, {})
+        names = [f"rankings:{language}" for language in languages] or ["rankings"]
+        return sum(int(counts.get(name, 0)) for name in names)
+
     @property
     def path(self) -> Path:
         return Path(settings.DATA_DIR) / self.directory

@@ -244,9 +244,24 @@ class TrainingRun(Job):
         )
         version.parents.set([parent for parent in (policy, reward_model) if parent])
         self.succeed(result=version)
+        if self.stage == self.Stage.REWARD:
+            self._tell_labeling(version)
         for follower in self.followers.all():
             follower.enqueue()
         return version
+
+    def _tell_labeling(self, version: ModelVersion) -> None:
+        """What the new reward model gives completions decides which are ranked next."""
+        spoken = self.policy.languages
+        train, heldout = (self.snapshot.rankings(split, spoken) for split in ("train", "heldout"))
+        self.project.reward_models.register(
+            self.project,
+            version.name,
+            languages=spoken,
+            train_rankings=train,
+            heldout_rankings=heldout,
+            heldout_accuracy=version.metrics.get("heldout_accuracy"),
+        )
 
     @transaction.atomic
     def fail(self, error: str, **fields: Any) -> None:

@@ -263,3 +263,24 @@ def test_cancelling_is_recorded(start: Any) -> None:
     run.request_cancel()
     entry = LogEntry.objects.get_for_object(run).first()
     assert entry.changes == {"cancel_requested": ["False", "True"]}
+
+
+# --- What labeling learns of it -------------------------------------------------------------------------------------
+
+
+def test_a_new_reward_model_is_made_known_and_scores_at_once(start: Any, project: Project) -> None:
+    carried_out(start("sft"))
+    assert not project.reward_models.exists()
+    version = carried_out(start("reward"))
+    known = project.reward_models.get()
+    assert (known.name, known.languages, known.in_use) == (version.name, ["en"], True)
+    assert (known.train_rankings, known.heldout_rankings) == (2, 1)
+    assert project.scoring_jobs.get().state == State.QUEUED
+
+
+def test_an_archived_reward_model_is_used_no_more_until_it_is_taken_back(start: Any, project: Project) -> None:
+    version = carried_out(start("reward"))
+    version.archive()
+    assert not project.reward_models.get().in_use
+    version.unarchive()
+    assert project.reward_models.get().in_use

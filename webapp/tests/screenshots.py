@@ -33,6 +33,7 @@ NOT_PAGES = (
     "admin:rlhf_datasetsnapshot_file",
     "export_file",
     "task_ahead",
+    "readiness_progress",
 )
 
 
