@@ -162,6 +162,8 @@ def read_ranking(record: dict[str, Any]) -> Draft:
     """A row of our own export of rankings, or of a snapshot."""
     if record.get("review") == "returned":
         raise ValidationError(_("This ranking had been returned to its labeler when it was exported."))
+    if record.get("purpose") in ("screening", "gold", "repeat"):
+        raise ValidationError(_("This ranking was a check of its labeler, not a label."))
     texts = _list(record, COMPLETIONS)
     count, tiers = len(texts), record["tiers"]
     ratings = record.get("ratings") or []

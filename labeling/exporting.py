@@ -104,6 +104,7 @@ def _ranking_rows(export: Export, answer: Answer) -> list[Row]:
             "shown_order": said.shown_order,
             "active_seconds": said.active_seconds,
             "review": (answer.slot and answer.slot.review_state) or "none",
+            "purpose": answer.slot.purpose if answer.slot else "label",
             "revision": said.number,
             **_facts(export, answer),
         }
@@ -292,6 +293,7 @@ KINDS = {
             "shown_order": "integers",
             "active_seconds": "number",
             "review": "text",
+            "purpose": "text",
             "revision": "integer",
             **FACTS,
         },

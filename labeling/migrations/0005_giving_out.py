@@ -67,7 +67,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name='slot',
-            name='due_before',
+            name='due_after',
             field=models.PositiveBigIntegerField(null=True),
         ),
         migrations.AddField(
@@ -90,7 +90,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='slot',
-            constraint=models.UniqueConstraint(condition=models.Q(('due_before__isnull', False)), fields=('reserved_for', 'due_before'), name='one_check_before_a_slot'),
+            constraint=models.UniqueConstraint(condition=models.Q(('due_after__isnull', False)), fields=('reserved_for', 'due_after'), name='one_check_after_a_slot'),
         ),
         migrations.AddConstraint(
             model_name='slot',

@@ -20,19 +20,21 @@ def peek(slot: Slot, labeler: User, task_type: str | None = None) -> Slot | None
     others = Slot.objects.filter(project=slot.project_id, task_type__in=kinds).exclude(pk=slot.pk)
     held = others.held_by(labeler).order_by("-lease_until").values_list("pk", flat=True).first()
     participation = Participation.objects.of(slot.project, labeler)
-    candidates = [held] if held else Slot.objects.all()._candidates(participation, kinds)
+    candidates = [held] if held else Slot.objects.all()._candidates(participation, kinds, slot.pk)
     found = Slot.objects.select_related("project", "prompt", "completion_set").filter(pk__in=candidates[:1]).first()
     if found:
         found.labeler = labeler  # whose order of the completions it is
     return found
 
 
-def claim_ahead(pk: int, project: Project, labeler: User, task_type: str | None = None) -> Slot | None:
-    """Lease slot `pk`, which peek() told of, where it is still on offer; else whatever claim_next() gives."""
+def claim_ahead(pk: int, done: Slot, labeler: User, task_type: str | None = None) -> Slot | None:
+    """Lease slot `pk`, which peek() told of while the labeler was at `done`, where it is still on offer; else whatever
+    claim_next() gives."""
+    project = done.project
     kinds = [task_type] if task_type else TaskType.values
     slots = Slot.objects.filter(project=project, task_type__in=kinds)
     may = Project.objects.labeled_by(labeler).filter(pk=project.pk).exists()
     offered = slots.filter(pk=pk).offered_to(labeler).within(Participation.objects.of(project, labeler))
     is_free = may and not slots.held_by(labeler).exists() and offered.exists()
     slot = Slot.objects.claim(pk, labeler) if is_free else None
-    return slot or Slot.objects.claim_next(project, labeler, task_type)
+    return slot or Slot.objects.claim_next(project, labeler, task_type, after=done.pk)

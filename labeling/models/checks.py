@@ -36,23 +36,25 @@ class CheckQuerySet(PlaceQuerySet):
             for chosen, prompt in pieces
         )
 
-    def open_check(self, participation: Participation, due_before: int) -> int | None:
-        """The key of a check that comes before place `due_before`, where one is due: a known answer or a repeat.
+    def open_check(self, participation: Participation, after: int | None) -> int | None:
+        """The key of a check that comes due after place `after`, which the labeler filled last: a known answer or a
+        repeat of their own; None where none is due.
 
         It is drawn once for each such place, so that asking again, or another tab, finds the same.
         """
         project, labeler = participation.project, participation.labeler
-        chance = 100 * draw("check", labeler.pk, due_before)
-        if chance >= project.gold_percent + project.repeat_percent:
+        percent = project.gold_percent + project.repeat_percent
+        if not percent or (after := after or self._last_filled(participation)) is None:
+            return None
+        chance = 100 * draw("check", labeler.pk, after)
+        if chance >= percent or self.filter(reserved_for=labeler, due_after=after).exists():
             return None
         purpose = Purpose.GOLD if chance < project.gold_percent else Purpose.REPEAT
-        if self.filter(reserved_for=labeler, due_before=due_before).exists():
-            return None
         pool = self._gold(participation) if purpose == Purpose.GOLD else self._done_long_ago(participation)
         if not pool:
             return None
-        chosen, prompt = pool[int(draw("piece", labeler.pk, due_before) * len(pool))]
-        place = self._place(participation, purpose, completion_set_id=chosen, prompt_id=prompt, due_before=due_before)
+        chosen, prompt = pool[int(draw("piece", labeler.pk, after) * len(pool))]
+        place = self._place(participation, purpose, completion_set_id=chosen, prompt_id=prompt, due_after=after)
         place.repeat = int(purpose == Purpose.REPEAT)
         try:
             with transaction.atomic():
@@ -60,6 +62,11 @@ class CheckQuerySet(PlaceQuerySet):
         except IntegrityError:  # another tab opened it
             return None
         return place.pk
+
+    def _last_filled(self, participation: Participation) -> int | None:
+        filled = self.model.objects.filter(labeler=participation.labeler, state=SlotState.ANSWERED)
+        keys = filled.filter(project=participation.project).order_by("-answered_at")
+        return keys.values_list("pk", flat=True).first()
 
     def _gold(self, participation: Participation) -> list[tuple[int, int]]:
         """Known answers that this labeler has not met, as sets and prompts."""

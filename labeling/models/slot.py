@@ -113,11 +113,14 @@ class SlotQuerySet(CheckQuerySet):
         labels = self.select_related("project", "prompt", "answer__current", "demonstration")
         return labels.order_by("-answered_at", "-pk")
 
-    def claim_next(self, project: Project, labeler: User, task_type: str | None = None) -> "Slot | None":
+    def claim_next(
+        self, project: Project, labeler: User, task_type: str | None = None, *, after: int | None = None
+    ) -> "Slot | None":
         """The slot `labeler` is at work on in `project`, else a fresh one, leased; None where nothing is left for them.
 
-        Rankings come before demonstrations: they are what the current policy waits for. Raises PermissionDenied for
-        someone who does not label in the project.
+        Rankings come before demonstrations: they are what the current policy waits for. `after` is the key of what
+        they handed in last, where the caller knows it. Raises PermissionDenied for someone who does not label in the
+        project.
         """
         if not Project.objects.labeled_by(labeler).filter(pk=project.pk).exists():
             raise PermissionDenied
@@ -132,7 +135,7 @@ class SlotQuerySet(CheckQuerySet):
             if held and held.renew(labeler):
                 held.refresh_from_db(fields=["lease_until"])
                 return held
-            candidates = self._candidates(participation, kinds)
+            candidates = self._candidates(participation, kinds, after)
             if not candidates:
                 return None
             for pk in candidates:
@@ -140,22 +143,23 @@ class SlotQuerySet(CheckQuerySet):
                     return slot
             # Others were faster with every candidate, or another tab of this labeler with one: look again.
 
-    def _candidates(self, participation: Participation, kinds: Iterable[str]) -> list[int]:
-        """Keys of a few slots to try, first kind first; what somebody left unfinished comes before what is untouched.
+    def _candidates(self, participation: Participation, kinds: Iterable[str], after: int | None) -> list[int]:
+        """Keys of a few slots to try, first kind first: places for this labeler alone, what somebody left unfinished,
+        then what is untouched; before that a check, where one is due.
 
-        Before all, places for this labeler alone; and a check, where one comes due before the first of the others.
-
-        One query each, so that an index gives the rows in order: with many slots, sorting them all would be slow.
+        Two queries, so that an index gives the untouched rows in order: with many slots, sorting them would be slow.
         """
         for kind in kinds:
             places = self.filter(project=participation.project, task_type=kind).meant_for(participation.labeler)
-            offered = places.within(participation).order_by("priority", "pk")
-            own = offered.open().filter(reserved_for=participation.labeler)
-            for pool in (own, offered.abandoned(), offered.open()):
-                if keys := list(pool.values_list("pk", flat=True)[:CANDIDATES]):
-                    is_common = pool is not own and kind == Slot.TaskType.RANKING
-                    check = self.open_check(participation, keys[0]) if is_common else None
-                    return [check, *keys] if check else keys
+            offered = places.within(participation)
+            reserved_first = F("reserved_for_id").asc(nulls_last=True)
+            own = Q(state=Slot.State.OPEN, reserved_for=participation.labeler)
+            first = (offered.filter(own) | offered.abandoned()).order_by(reserved_first, "priority", "pk")
+            if keys := list(first.values_list("pk", flat=True)[:CANDIDATES]):
+                return keys
+            if keys := list(offered.open().order_by("priority", "pk").values_list("pk", flat=True)[:CANDIDATES]):
+                check = self.open_check(participation, after) if kind == Slot.TaskType.RANKING else None
+                return [check, *keys] if check else keys
         return []
 
     def demonstrations_of(self, prompt: Prompt, labeler: User) -> Self:
@@ -215,8 +219,8 @@ class Slot(models.Model):
     purpose = models.CharField(max_length=12, choices=Purpose, default=Purpose.LABEL)
     reserved_for = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+")
     """The only person who may take it; empty for anybody."""
-    due_before = models.PositiveBigIntegerField(null=True)
-    """Of a hidden check: the key of the place in front of which it was put."""
+    due_after = models.PositiveBigIntegerField(null=True)
+    """Of a hidden check: the key of the place after which it came due."""
 
     objects = SlotQuerySet.as_manager()
 
@@ -242,9 +246,9 @@ class Slot(models.Model):
                 name="one_reserved_slot_per_set_and_repeat",
             ),
             models.UniqueConstraint(
-                fields=["reserved_for", "due_before"],
-                condition=Q(due_before__isnull=False),
-                name="one_check_before_a_slot",
+                fields=["reserved_for", "due_after"],
+                condition=Q(due_after__isnull=False),
+                name="one_check_after_a_slot",
             ),
             models.UniqueConstraint(
                 fields=["completion_set"], condition=Q(purpose="adjudication"), name="one_decision_per_set"

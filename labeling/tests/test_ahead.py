@@ -107,14 +107,14 @@ def test_it_opens_no_other_way_to_a_task(project: Project, alice: User, charlie:
     assert client.get(f"/task/{first.pk}/ahead/").status_code == 404
     other = Project.objects.create(name="Theirs", slug="theirs", languages=["en"])
     other.members.add(charlie)
-    assert claim_ahead(slots[1].pk, other, charlie) is None
+    assert claim_ahead(slots[1].pk, Slot(pk=first.pk, project=other), charlie) is None
     assert Slot.objects.get(pk=slots[1].pk).state == Slot.State.OPEN
 
 
 def test_what_is_held_already_comes_first(project: Project, alice: User, slots: list[Slot]) -> None:
     first = hold(project, alice)
-    assert claim_ahead(slots[1].pk, project, alice) == first
-    assert claim_ahead(slots[2].pk, project, alice) == first
+    assert claim_ahead(slots[1].pk, first, alice) == first
+    assert claim_ahead(slots[2].pk, first, alice) == first
 
 
 def test_nothing_ahead_and_asked_too_late(as_alice: Client, project: Project, alice: User, slots: list[Slot]) -> None:

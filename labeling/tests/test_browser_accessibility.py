@@ -8,7 +8,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from labeling import readiness
-from labeling.models import Answer, Export, Project, Prompt, Readiness, ScoringJob, Slot, User
+from labeling.models import Answer, Export, KnownAnswer, Project, Prompt, Readiness, ScoringJob, Slot, User
 from labeling.tests.rows import approved, ranking, sampled
 from webapp.tests.browser import Visit
 
@@ -100,10 +100,16 @@ def test_pages_of_a_curator(
     for labeler in (alice, bob):
         slot = Slot.objects.claim_next(project, labeler, Slot.TaskType.RANKING)
         assert slot
-        answer = Answer.objects.submit(slot, labeler, ranking([1, 2, 2, 3]), uuid.uuid4())
+        tiers: list[int | None] = [1, 2, 2, 3] if labeler == alice else [3, 2, 2, 1]
+        answer = Answer.objects.submit(slot, labeler, ranking(tiers), uuid.uuid4())
+    KnownAnswer.objects.declare(answer, "gold", carol)
     page = visit(carol, f"/projects/{project.slug}/quality/", **look)
     Export.objects.create(project=project, by=carol)
-    pages = [f"/projects/{project.slug}/{name}/" for name in ("quality", "review", "exports", "settings")]
+    pages = [
+        f"/projects/{project.slug}/{name}/"
+        for name in ("quality", "review", "exports", "settings", "people", "adjudication")
+    ]
+    pages += [f"/projects/{project.slug}/people/{alice.pk}/", f"/sets/{answer.completion_set_id}/"]
     for path in (*pages, f"/answers/{answer.pk}/"):
         page.goto(path)
         assert complaints(page) == [], path

@@ -68,6 +68,7 @@ def test_ranking_is_told_as_it_was_given(project: Project, alice: User) -> None:
         "shown_order": answer.slot.shown_order,
         "active_seconds": 12.5,
         "review": "none",
+        "purpose": "label",
         "revision": 1,
         "labeler": pseudonym(alice.pk),
         "source": "",

@@ -216,9 +216,9 @@ def _on_to_next(request: HttpRequest, slot: Slot, ahead: Any) -> JsonResponse:
     wanted = re.fullmatch(r"([1-9][0-9]{0,17})-[0-9]+", ahead) if isinstance(ahead, str) else None
     try:
         following = (
-            claim_ahead(int(wanted[1]), slot.project, user, only)
+            claim_ahead(int(wanted[1]), slot, user, only)
             if wanted
-            else Slot.objects.claim_next(slot.project, user, only)
+            else Slot.objects.claim_next(slot.project, user, only, after=slot.pk)
         )
     except PermissionDenied:  # no longer a member: what was sent is stored all the same
         following = None
