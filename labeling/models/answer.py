@@ -161,6 +161,7 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
         completion_set = slot.completion_set
         if completion_set is None:
             raise ValidationError(_("This task asks for a demonstration, not for a ranking."))
+        completion_set.project = slot.project  # with what is known of it already
         # Whatever only reads comes before the transaction: SQLite has one writer at a time.
         ranking = clean_ranking(
             payload,

@@ -217,8 +217,12 @@ class CompletionSet(models.Model):
         if state == before:
             CompletionSet.objects.filter(pk=self.pk).update(state=after)
             if after == self.State.CLOSED:
-                answers = self.answers.filter(slot__isnull=False).count()
-                self.project.webhooks.tell("set.finished", set=self.pk, prompt=self.prompt_id, answers=answers)
+                self.project.webhooks.tell(
+                    "set.finished", set=self.pk, prompt=self.prompt_id, answers=self._answer_count
+                )
+
+    def _answer_count(self) -> int:
+        return int(self.answers.filter(slot__isnull=False).count())
 
 
 class Completion(models.Model):

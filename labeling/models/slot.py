@@ -147,16 +147,19 @@ class SlotQuerySet(CheckQuerySet):
         """Keys of a few slots to try, first kind first: places for this labeler alone, what somebody left unfinished,
         then what is untouched; before that a check, where one is due.
 
-        Two queries, so that an index gives the untouched rows in order: with many slots, sorting them would be slow.
+        One query each, so that an index gives the rows in order: with many slots, sorting them would be slow.
         """
+        own = Q(state=Slot.State.OPEN, reserved_for=participation.labeler)
+        abandoned = Q(state=Slot.State.LEASED, lease_until__lt=Now())
         for kind in kinds:
-            places = self.filter(project=participation.project, task_type=kind).meant_for(participation.labeler)
-            offered = places.within(participation)
-            reserved_first = F("reserved_for_id").asc(nulls_last=True)
-            own = Q(state=Slot.State.OPEN, reserved_for=participation.labeler)
-            first = (offered.filter(own) | offered.abandoned()).order_by(reserved_first, "priority", "pk")
-            if keys := list(first.values_list("pk", flat=True)[:CANDIDATES]):
-                return keys
+            places = self.filter(project=participation.project, task_type=kind)
+            offered = places.meant_for(participation.labeler).within(participation)
+            for pool in (own, abandoned):
+                # Mostly there are none at all, which is quickly seen.
+                if places.filter(pool).exists():
+                    first = offered.filter(pool).order_by("priority", "pk")
+                    if keys := list(first.values_list("pk", flat=True)[:CANDIDATES]):
+                        return keys
             if keys := list(offered.open().order_by("priority", "pk").values_list("pk", flat=True)[:CANDIDATES]):
                 check = self.open_check(participation, after) if kind == Slot.TaskType.RANKING else None
                 return [check, *keys] if check else keys

@@ -76,10 +76,13 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
         return self.filter(project__in=Project.objects.curated_by(user))
 
     def tell(self, event: str, **data: Any) -> None:
-        """Store a delivery for each webhook of the query that wants `event`. Call it in the event's transaction."""
+        """Store a delivery for each webhook of the query that wants `event`. Call it in the event's transaction.
+
+        What costs a query may be given as a function: it is asked where somebody wants to know.
+        """
         for webhook in self.filter(is_active=True).select_related("project"):
             if event in webhook.events:
-                webhook.deliver(event, data)
+                webhook.deliver(event, {name: value() if callable(value) else value for name, value in data.items()})
 
 
 class Webhook(models.Model):

@@ -24,7 +24,7 @@ where is the SEA?,Again.,0
 def choose_file(page: Page, name: str, data: str | bytes) -> None:
     content = data.encode() if isinstance(data, str) else data
     page.locator("[name=file]").set_input_files({"name": name, "mimeType": "text/csv", "buffer": content})
-    page.get_by_role("button", name="Upload").click()
+    page.get_by_role("button", name="Upload prompts").click()
 
 
 def test_a_file_is_uploaded_mapped_previewed_taken_and_approved(visit: Visit, project: Project, carol: User) -> None:

@@ -183,6 +183,7 @@ def test_a_curator_chooses_it(as_carol: Any, project: Project) -> None:
         "temperature": 1,
         "top_p": 0.95,
         "max_new_tokens": 64,
+        "control_share": 15,
     }
     members = {"members": list(project.members.values_list("pk", flat=True))}
     assert as_carol.post(f"/projects/{project.slug}/settings/", form | members).status_code == 302

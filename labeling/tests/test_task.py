@@ -284,6 +284,6 @@ def test_page_and_submit_cost_the_same_however_many_wait(
     with django_assert_max_num_queries(9):
         client.get(reverse("task", args=[slot.pk]))
     body = json.dumps(submission(ranking([1, 2, 3, 4])))
-    with django_assert_max_num_queries(30):
+    with django_assert_max_num_queries(34):
         sent = client.post(reverse("task_submit", args=[slot.pk]), body, content_type="application/json")
     assert sent.json()["next"] != reverse("desk")

@@ -103,8 +103,8 @@ def test_curator_imports_approves_and_translates(site: Site) -> None:
     rows = (
         f'instruction,input,output\n"Say when the library closes.","{EVENT}","It closes at six."\n"",nothing asked,x\n'
     )
-    page.get_by_label("File").set_input_files({"name": "notices.csv", "mimeType": "text/csv", "buffer": rows.encode()})
-    page.get_by_role("button", name="Upload").click()
+    page.locator("#id_file").set_input_files({"name": "notices.csv", "mimeType": "text/csv", "buffer": rows.encode()})
+    page.get_by_role("button", name="Upload prompts").click()
     page.get_by_label("Prompt", exact=True).select_option("instruction")
     page.get_by_label("Input", exact=False).select_option("input")
     page.get_by_label("Demonstration", exact=False).select_option("output")

@@ -28,6 +28,7 @@ class People:
             languages=["en"],
             k=scale.k,
             ranking_overlap=scale.overlap,
+            repeat_percent=0,
             temperature=1.0,
             top_p=1.0,
             max_new_tokens=scale.max_new_tokens,
