@@ -113,7 +113,8 @@ def answer_known(request: HttpRequest, pk: int) -> HttpResponse:
 def _labelers(project: Project) -> Any:
     """Members who label, and whoever has labeled there."""
     members = project.members.filter(groups__name="labeler")
-    worked = User.objects.filter(pk__in=Slot.objects.filter(project=project, state="answered").values("labeler"))
+    answered = Slot.objects.filter(project=project, state="answered").exclude(purpose=Slot.Purpose.ADJUDICATION)
+    worked = User.objects.filter(pk__in=answered.values("labeler"))
     return (members.distinct() | worked.distinct()).order_by("username")
 
 
