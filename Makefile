@@ -24,14 +24,14 @@ run: $(VENV)/worker.installed  ## set up, then serve the site with its workers: 
 
 test: $(VENV)/dev.installed  ## all tests but the proofs, in parallel
 	@.ci/need g++ chromium fonts-nanum gettext
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(VENV)/dev.installed  ## the tests of modelzoo that `make test` leaves out: more trainers, spread over processes
 	$(PY) -m pytest -m slow modelzoo $(ARGS)
 
 test-services: $(VENV)/dev.installed  ## the tests of database, broker and journeys on PostgreSQL and Redis
 	@.ci/need g++ chromium fonts-nanum gettext postgresql redis-server
-	.ci/with-services env OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile \
+	.ci/with-services env OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 	  -m "not slow and not once and (services or journey or not browser)" webapp labeling rlhf worker $(ARGS)
 
 check: lint test  ## the whole gate: lint, then the tests

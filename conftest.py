@@ -9,6 +9,20 @@ from labeling.models import Project, Role, User
 
 pytest_plugins = ["webapp.tests.browser"]
 
+# Begun first, so that no process is left with one of them when the others are done.
+LONGEST = (
+    "webapp/tests/test_journeys.py",
+    "worker/tests/test_loop_command.py",
+    "worker/tests/test_processes.py",
+    "worker/tests/test_training.py",
+    "modelzoo/tests/test_distributed.py",
+    "modelzoo/tests/test_resume.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
 
 def person(name: str, *roles: str) -> User:
     user = User.objects.create_user(name)
