@@ -140,7 +140,7 @@ def test_known_answers_come_as_often_as_asked_and_are_not_learnt(
     unchecked: Project, alice: User, bob: User, carol: User
 ) -> None:
     known(unchecked, carol, alice, [1, 2, 3, 4], "gold", 2)
-    unchecked.gold_percent = 50
+    unchecked.gold_percent = 100  # whatever is drawn
     unchecked.save()
     fresh(unchecked, *"abcdefghij")
     purposes = []
@@ -167,7 +167,7 @@ def test_none_comes_where_none_is_asked_for(unchecked: Project, alice: User, bob
 def test_a_repeat_is_of_what_one_did_long_ago_in_another_order(unchecked: Project, alice: User) -> None:
     many_ranked(unchecked, alice, AGAIN_AFTER + 2)
     Slot.objects.filter(labeler=alice).update(answered_at="2026-01-01T00:00:00Z")
-    unchecked.repeat_percent = 50
+    unchecked.repeat_percent = 100  # whatever is drawn
     unchecked.save()
     fresh(unchecked, *"abcdefgh")
     repeats = []
@@ -175,7 +175,8 @@ def test_a_repeat_is_of_what_one_did_long_ago_in_another_order(unchecked: Projec
         if slot.purpose == "repeat":
             repeats.append(slot)
         Answer.objects.submit(slot, alice, ranking([2, 1, 3, 4]), uuid.uuid4())
-    assert 1 <= len(repeats) <= 8 and {slot.repeat for slot in repeats} == {1}
+    assert repeats and {slot.repeat for slot in repeats} == {1}
+    assert len({slot.completion_set_id for slot in repeats}) == len(repeats)
     pairs = Answer.objects.repeats(Participation.objects.of(unchecked, alice))
     assert pairs and all(before != after for before, after in pairs[:1])
     # What was said twice is learnt once.
@@ -204,7 +205,7 @@ def test_a_known_answer_orders_something_and_is_one_for_a_set(
 
 def test_nobody_is_told_which_task_is_a_check(unchecked: Project, alice: User, bob: User, carol: User) -> None:
     known(unchecked, carol, alice, [1, 2, 3, 4], "gold", 1)
-    unchecked.gold_percent = 50
+    unchecked.gold_percent = 100  # whatever is drawn
     unchecked.save()
     fresh(unchecked, *"abcdefgh")
     client, seen = Client(), []
