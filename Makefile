@@ -13,7 +13,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test test-slow test-services check lint format messages loop proofs korean screenshots lock
+.PHONY: help run test test-slow test-services test-journeys check lint format messages loop proofs korean screenshots lock
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -29,10 +29,14 @@ test: $(VENV)/dev.installed  ## all tests but the proofs, in parallel
 test-slow: $(VENV)/dev.installed  ## the tests of modelzoo that `make test` leaves out: more trainers, spread over processes
 	$(PY) -m pytest -m slow modelzoo $(ARGS)
 
-test-services: $(VENV)/dev.installed  ## the tests of database, broker and journeys on PostgreSQL and Redis
+test-services: $(VENV)/dev.installed  ## the tests of database and broker on PostgreSQL and Redis
 	@.ci/need g++ chromium fonts-nanum gettext postgresql redis-server
 	.ci/with-services env OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
-	  -m "not slow and not once and (services or journey or not browser)" webapp labeling rlhf worker $(ARGS)
+	  -m "not slow and not once and (services or not browser)" webapp labeling rlhf worker $(ARGS)
+
+test-journeys: $(VENV)/dev.installed  ## the whole site as its people use it, on PostgreSQL and Redis
+	@.ci/need g++ chromium fonts-nanum postgresql redis-server
+	.ci/with-services env OMP_NUM_THREADS=1 $(PY) -m pytest -m journey webapp $(ARGS)
 
 check: lint test  ## the whole gate: lint, then the tests
 

@@ -123,7 +123,7 @@ def test_when_the_first_process_is_killed_the_other_does_not_hang(start: Start, 
 @pytest.mark.parametrize(
     ("stage", "params", "step"),
     [
-        ("reward", {"epochs": 25, "batch_size": 4, "checkpoint_every": 10}, 25),
+        pytest.param("reward", {"epochs": 25, "batch_size": 4, "checkpoint_every": 10}, 25, marks=pytest.mark.slow),
         pytest.param(
             "ppo",
             {"episodes": 80, "minibatch_size": 4, "batch_size": 4, "checkpoint_every": 4, "sharding": "always"},
