@@ -14,7 +14,7 @@ from labeling.pseudonyms import pseudonym
 from labeling.text import is_storable
 
 if TYPE_CHECKING:
-    from labeling.models.slot import SlotQuerySet
+    from labeling.models.queue import SlotQuerySet
 
 MAX_COMMENT_CHARACTERS = 2000
 

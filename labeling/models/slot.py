@@ -1,33 +1,26 @@
 """Slots: the places to fill. One slot is one piece of work for one labeler, leased while it is being done.
 
-Slots exist before anyone asks, so giving one out is a guarded UPDATE of one row, and overlap can never be exceeded:
-there are only as many rows as labelers were asked for. Constraints keep a labeler from holding two of one piece, or
-two pieces of one kind at once.
-
-A guarded UPDATE names only columns of the slot itself: PostgreSQL would not look again at a joined row after waiting
-for somebody else's claim.
+How slots are given out: `labeling/models/queue.py`. Constraints keep a labeler from holding two of one piece, or two
+pieces of one kind at once.
 """
 
-from collections.abc import Iterable
 from datetime import datetime, timedelta
-from functools import reduce
-from operator import or_
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import IntegrityError, models, transaction
-from django.db.models import Exists, F, OuterRef, Q
+from django.core.exceptions import ValidationError
+from django.db import models, transaction
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext as translate
 from django.utils.translation import gettext_lazy as _
 
-from labeling.models.checks import CheckQuerySet
 from labeling.models.completion import Completion, CompletionSet, ShownGroup, shown_groups
 from labeling.models.participation import Participation
 from labeling.models.project import Project
 from labeling.models.prompt import Prompt
+from labeling.models.queue import LEASE, SlotQuerySet
 from labeling.models.skip import Skip
 from labeling.models.states import Purpose, ReviewState, SlotState, TaskType
 from labeling.models.user import User
@@ -39,9 +32,6 @@ if TYPE_CHECKING:
     from labeling.models.draft import Draft, DraftQuerySet
 
 HEAD_START = timedelta(days=7)
-LEASE = timedelta(minutes=15)
-UNDO = timedelta(seconds=30)
-CANDIDATES = 20
 
 
 class StaleAssignment(Exception):
@@ -51,151 +41,6 @@ class StaleAssignment(Exception):
         super().__init__(message)
         self.is_answered = is_answered
         """Whether the labeler has handed in this very task before."""
-
-
-class SlotQuerySet(CheckQuerySet):
-    def abandoned(self) -> Self:
-        """Leased to someone whose lease ran out."""
-        return self.filter(state=Slot.State.LEASED, lease_until__lt=Now())
-
-    def claimable(self) -> Self:
-        return self.open() | self.abandoned()
-
-    def meant_for(self, labeler: User) -> Self:
-        """Slots of live pieces that `labeler` has not answered, skipped or got hold of already."""
-        same_piece = Q(completion_set=OuterRef("completion_set")) | Q(prompt=OuterRef("prompt"), completion_set=None)
-        mine = Slot.objects.filter(
-            same_piece, task_type=OuterRef("task_type"), repeat=OuterRef("repeat"), labeler=labeler
-        ).exclude(state=Slot.State.OPEN)
-        skipped = Skip.objects.filter(labeler=labeler, prompt=OuterRef("prompt"), task_type=OuterRef("task_type"))
-        return (
-            self.filter(Q(reserved_for=None) | Q(reserved_for=labeler), prompt__state=Prompt.State.APPROVED)
-            .exclude(purpose=Slot.Purpose.ADJUDICATION)
-            .exclude(completion_set__state=CompletionSet.State.EXPIRED)
-            .exclude(Exists(mine))
-            .exclude(Exists(skipped))
-        )
-
-    def within(self, participation: Participation) -> Self:
-        """Slots of the queue that a labeler works in: their languages and tags, and the screening set before others."""
-        if participation.is_quarantined:
-            return self.none()
-        own = Q()
-        if participation.languages:
-            own &= Q(prompt__language__in=participation.languages)
-        if participation.tags:
-            own &= reduce(or_, (Q(prompt__tags__icontains=f'"{tag}"') for tag in participation.tags))
-        if participation.is_screened:
-            own &= Q(task_type=Slot.TaskType.DEMONSTRATION)
-        return self.filter(own | Q(reserved_for=participation.labeler)) if own else self
-
-    def offered_to(self, labeler: User) -> Self:
-        return self.claimable().meant_for(labeler)
-
-    def held_by(self, labeler: User) -> Self:
-        """Leased to `labeler`, also where the lease ran out and nobody took the slot since."""
-        return self.filter(state=Slot.State.LEASED, labeler=labeler)
-
-    def answered_by(self, labeler: User) -> Self:
-        return self.filter(state=Slot.State.ANSWERED, labeler=labeler)
-
-    def just_answered_by(self, labeler: User) -> Self:
-        """What `labeler` can still take back, the newest first."""
-        fresh = self.answered_by(labeler).filter(answered_at__gte=Now() - UNDO, review_state=Slot.ReviewState.NONE)
-        return fresh.order_by("-answered_at", "-pk")
-
-    def returned_to(self, labeler: User) -> Self:
-        """What reviewers want `labeler` to change."""
-        return self.answered_by(labeler).filter(review_state=Slot.ReviewState.RETURNED)
-
-    def with_labels(self) -> Self:
-        """Answered slots with what was said in them, newest first."""
-        labels = self.select_related("project", "prompt", "answer__current", "demonstration")
-        return labels.order_by("-answered_at", "-pk")
-
-    def claim_next(
-        self, project: Project, labeler: User, task_type: str | None = None, *, after: int | None = None
-    ) -> "Slot | None":
-        """The slot `labeler` is at work on in `project`, else a fresh one, leased; None where nothing is left for them.
-
-        Rankings come before demonstrations: they are what the current policy waits for. `after` is the key of what
-        they handed in last, where the caller knows it. Raises PermissionDenied for someone who does not label in the
-        project.
-        """
-        if not Project.objects.labeled_by(labeler).filter(pk=project.pk).exists():
-            raise PermissionDenied
-        kinds = [task_type] if task_type else [Slot.TaskType.RANKING, Slot.TaskType.DEMONSTRATION]
-        participation = Participation.objects.of(project, labeler)
-        if participation.is_quarantined:
-            return None
-        if Slot.TaskType.RANKING in kinds and participation.is_screened:
-            self.open_screening(participation)
-        while True:
-            held = self.filter(project=project, task_type__in=kinds).held_by(labeler).order_by("-lease_until").first()
-            if held and held.renew(labeler):
-                held.refresh_from_db(fields=["lease_until"])
-                return held
-            candidates = self._candidates(participation, kinds, after)
-            if not candidates:
-                return None
-            for pk in candidates:
-                if slot := self.claim(pk, labeler):
-                    return slot
-            # Others were faster with every candidate, or another tab of this labeler with one: look again.
-
-    def _candidates(self, participation: Participation, kinds: Iterable[str], after: int | None) -> list[int]:
-        """Keys of a few slots to try, first kind first: places for this labeler alone, what somebody left unfinished,
-        then what is untouched; before that a check, where one is due.
-
-        One query each, so that an index gives the rows in order: with many slots, sorting them would be slow.
-        """
-        own = Q(state=Slot.State.OPEN, reserved_for=participation.labeler)
-        abandoned = Q(state=Slot.State.LEASED, lease_until__lt=Now())
-        for kind in kinds:
-            places = self.filter(project=participation.project, task_type=kind)
-            offered = places.meant_for(participation.labeler).within(participation)
-            for pool in (own, abandoned):
-                # Mostly there are none at all, which is quickly seen.
-                if places.filter(pool).exists():
-                    first = offered.filter(pool).order_by("priority", "pk")
-                    if keys := list(first.values_list("pk", flat=True)[:CANDIDATES]):
-                        return keys
-            if keys := list(offered.open().order_by("priority", "pk").values_list("pk", flat=True)[:CANDIDATES]):
-                check = self.open_check(participation, after) if kind == Slot.TaskType.RANKING else None
-                return [check, *keys] if check else keys
-        return []
-
-    def demonstrations_of(self, prompt: Prompt, labeler: User) -> Self:
-        """Places for a demonstration of `prompt` that `labeler` may take, or has taken."""
-        places = self.filter(prompt=prompt, task_type=Slot.TaskType.DEMONSTRATION)
-        return places.offered_to(labeler) | places.held_by(labeler)
-
-    def claim_demonstration(self, prompt: Prompt, labeler: User) -> "Slot | None":
-        """A demonstration of `prompt` leased to `labeler`; None where none is asked for, or they hold another one."""
-        if not Project.objects.labeled_by(labeler).filter(pk=prompt.project_id).exists():
-            raise PermissionDenied
-        places = list(self.demonstrations_of(prompt, labeler).order_by("ordinal"))
-        held = next((slot for slot in places if slot.labeler_id == labeler.pk and slot.renew(labeler)), None)
-        return held or next(filter(None, (self.claim(slot.pk, labeler) for slot in places)), None)
-
-    def claim(self, pk: int, labeler: User) -> "Slot | None":
-        """Lease slot `pk`, or None where somebody else was faster, or the labeler holds a piece of this kind."""
-        try:
-            with transaction.atomic():
-                won = (
-                    Slot.objects.claimable()
-                    .filter(pk=pk)
-                    .update(
-                        state=Slot.State.LEASED,
-                        labeler=labeler,
-                        lease_until=Now() + LEASE,
-                        leased_at=Now(),
-                        fence=F("fence") + 1,
-                    )
-                )
-        except IntegrityError:  # a_labeler_holds_one_task_of_a_kind: another tab took one
-            return None
-        return Slot.objects.select_related("project", "prompt", "completion_set").get(pk=pk) if won else None
 
 
 class Slot(models.Model):

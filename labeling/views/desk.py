@@ -17,7 +17,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from labeling import markdown
 from labeling.models import Outlook, Project, Slot, User
-from labeling.models.slot import UNDO
+from labeling.models.queue import UNDO
 from labeling.roles import labels, person
 
 RECENT = 8
