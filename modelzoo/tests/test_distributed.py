@@ -75,7 +75,7 @@ def test_two_processes_take_the_same_course_as_one(train: Train, start: Start, c
     params = {**TEN_STEPS[stage], "adam_eps": 1e-3}  # the default turns rounding of tiny gradients into steps
     two = start(stage, "two", params)
     one = train(stage, params, corpus=corpus, out="one")
-    assert two.wait(timeout=120) == 0
+    assert two.wait(timeout=300) == 0
     done = Finished(0, one.out.parent / "two")
     assert done.result["step"] == one.result["step"] == 10
     assert len(done.metrics) == len(one.metrics)
@@ -87,7 +87,7 @@ def test_two_processes_take_the_same_course_as_one(train: Train, start: Start, c
 
 
 def test_bad_input_is_one_clear_line_and_a_result(start: Start, tmp_path: Path) -> None:
-    assert start("sft", "out", {"epochs": "many"}).wait(timeout=120) != 0
+    assert start("sft", "out", {"epochs": "many"}).wait(timeout=300) != 0
     done = Finished(1, tmp_path / "out")
     assert done.result["error"]["kind"] == "bad_input"
     assert (tmp_path / "out.log").read_text().count("Some parameters cannot be used") == 1
@@ -104,7 +104,7 @@ def test_asked_to_stop_all_processes_end_with_a_checkpoint_of_the_same_step(
     else:
         assert launcher.stdin
         launcher.stdin.close()
-    launcher.wait(timeout=60)
+    launcher.wait(timeout=300)
     done = Finished(3, tmp_path / "out")
     assert done.result["status"] == "stopped" and done.result["error"] is None
     newest = step_checkpoints([tmp_path / "out" / "checkpoints"])[0]
@@ -116,7 +116,7 @@ def test_when_the_first_process_is_killed_the_other_does_not_hang(start: Start, 
     launcher = start("reward", "out", LONG)
     wait_for_step(tmp_path / "out", 5)
     os.kill(processes_of(launcher)[0], signal.SIGKILL)
-    assert launcher.wait(timeout=60) != 0
+    assert launcher.wait(timeout=300) != 0
     assert not (tmp_path / "out" / "result.json").exists()
 
 
@@ -140,11 +140,11 @@ def test_when_another_process_is_killed_none_hangs_and_the_run_resumes_to_the_sa
     first = start(stage, "first", params)
     wait_for_step(tmp_path / "first", step)
     os.kill(processes_of(first)[1], signal.SIGKILL)
-    assert first.wait(timeout=60) != 0
+    assert first.wait(timeout=300) != 0
     assert not (tmp_path / "first" / "result.json").exists()  # as after any kill: a supervisor tries again
     assert step_checkpoints([tmp_path / "first" / "checkpoints"])
-    assert start(stage, "second", params, resume_from=[str(tmp_path / "first")]).wait(timeout=120) == 0
-    assert whole.wait(timeout=120) == 0
+    assert start(stage, "second", params, resume_from=[str(tmp_path / "first")]).wait(timeout=300) == 0
+    assert whole.wait(timeout=300) == 0
     assert_same_model(Finished(0, tmp_path / "whole"), Finished(0, tmp_path / "second"))
 
 
@@ -167,7 +167,7 @@ def test_what_fails_in_another_process_is_told_by_the_first(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(OUT_OF_MEMORY_LATER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert start("reward", "out", LONG).wait(timeout=120) != 0
+    assert start("reward", "out", LONG).wait(timeout=300) != 0
     done = Finished(1, tmp_path / "out")
     assert done.result["error"]["kind"] == "out_of_memory"
     assert done.result["step"] > 0

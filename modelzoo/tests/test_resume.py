@@ -273,7 +273,7 @@ def test_killed_without_warning_a_run_resumes_to_the_same_bits(start: Start, tmp
     assert first.wait() == -signal.SIGKILL
     assert not (tmp_path / "first" / "result.json").exists()
     processes = [start("second", resume_from=[str(tmp_path / "first")]), start("whole")]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
     assert_same_model(Finished(0, tmp_path / "whole"), Finished(0, tmp_path / "second"))
 
 
@@ -281,7 +281,7 @@ def test_sigterm_writes_a_checkpoint_of_the_step_it_came_in(start: Start, tmp_pa
     process = start("out")
     wait_for_step(tmp_path / "out", 5)
     process.terminate()
-    assert process.wait(timeout=60) == 3
+    assert process.wait(timeout=300) == 3
     done = Finished(3, tmp_path / "out")
     assert done.result["status"] == "stopped" and done.result["error"] is None
     newest = step_checkpoints([tmp_path / "out" / "checkpoints"])[0]
@@ -294,6 +294,6 @@ def test_end_of_standard_input_stops_a_supervised_run(start: Start, tmp_path: Pa
     wait_for_step(tmp_path / "out", 5)
     assert process.stdin
     process.stdin.close()
-    assert process.wait(timeout=60) == 3
+    assert process.wait(timeout=300) == 3
     assert Finished(3, tmp_path / "out").result["status"] == "stopped"
     assert step_checkpoints([tmp_path / "out" / "checkpoints"])

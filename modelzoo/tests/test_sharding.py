@@ -61,7 +61,7 @@ def test_however_ragged_the_shares_the_course_is_that_of_one_process(
     params = {**params, "adam_eps": 1e-3}
     two = start(stage, "two", {**params, **ALWAYS})
     one = train(stage, params, corpus=corpus, out="one")
-    assert two.wait(timeout=120) == 0
+    assert two.wait(timeout=300) == 0
     done = Finished(0, one.out.parent / "two")
     assert len(done.metrics) == len(one.metrics)
     for ours, theirs in zip(done.metrics, one.metrics, strict=True):
@@ -105,7 +105,7 @@ def test_each_process_holds_half_of_weights_gradients_and_moments(policy_directo
     (tmp_path / "held.py").write_text(HELD)
     command = [*LAUNCHER, "--nproc-per-node", "2", str(tmp_path / "held.py"), str(policy_directory)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["gathered"] == report["whole"]
@@ -155,7 +155,7 @@ def test_processes_share_where_one_alone_finds_too_little_memory(
     free = 1.5 * memory.estimate(spec()).certain / 1024
     (tmp_path / "sitecustomize.py").write_text(LITTLE_FREE.format(int(free)))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert start("sft", "out", {"epochs": 1}).wait(timeout=120) == 0
+    assert start("sft", "out", {"epochs": 1}).wait(timeout=300) == 0
     assert "are spread over 2 processes" in (tmp_path / "out.log").read_text()
 
 

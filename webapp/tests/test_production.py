@@ -25,7 +25,7 @@ def manage(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.Co
         env={**keep, "DATA_DIR": str(tmp_path), **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 
@@ -74,6 +74,6 @@ def test_the_web_process_loads_no_torch(tmp_path: Path) -> None:
         env={**os.environ, "DATA_DIR": str(tmp_path), "DJANGO_SETTINGS_MODULE": "webapp.settings"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.stdout.strip() == "[]", done.stderr

@@ -126,7 +126,7 @@ def test_up_serves_samples_mends_and_leaves_nothing_behind(site: Site, checkpoin
 
     assert site.process is not None
     site.process.send_signal(signal.SIGINT)
-    assert site.process.wait(timeout=120) == 0
+    assert site.process.wait(timeout=300) == 0
     order = ["stopping trainer, sampler", "stopping web", "stopping broker", "stopped"]
     assert [line.split(" ", 1)[1] for line in site.said().splitlines() if "stop" in line][-4:] == order
     assert leftovers(site.data) == []

@@ -183,7 +183,7 @@ class Worker:
 
     def stop(self) -> int:
         self._process.terminate()
-        return self._process.wait(timeout=60)
+        return self._process.wait(timeout=300)
 
     def clean_up(self) -> None:
         if self._process.poll() is None:
