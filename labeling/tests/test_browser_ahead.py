@@ -53,18 +53,23 @@ def prompt(page: Page) -> Any:
     return page.locator(".task-prompt .text")
 
 
+def shows(page: Page, question: str) -> None:
+    """Wait for the page of `question`, and until its script listens to keys."""
+    expect(prompt(page)).to_have_text(question)
+    expect(page.locator("#progress")).to_contain_text("no answer yet")
+
+
 def test_the_next_is_shown_from_what_is_here_and_leased_then(visit: Visit, slots: list[Slot], alice: User) -> None:
     page, asked = open_first(visit, alice)
     assert Slot.objects.get(pk=slots[1].pk).state == Slot.State.OPEN
     hand_in(page, "1")
-    expect(prompt(page)).to_have_text("Question 1")
-    expect(page.locator("#progress")).to_contain_text("no answer yet")
+    shows(page, "Question 1")
     assert asked == [f"/task/{slots[0].pk}/ahead/"]  # which the browser had
     given = Slot.objects.get(pk=slots[1].pk)
     assert (given.state, given.labeler) == (Slot.State.LEASED, alice)
     assert page.url.endswith(f"/task/{given.pk}/")
     hand_in(page, "7")
-    expect(prompt(page)).to_have_text("Question 2")
+    shows(page, "Question 2")
     answer = Answer.objects.get(slot=given)
     assert answer.current and answer.current.strength == 3
     assert answer.current.tiers[given.shown_order[1]] == 1  # B, as shown
@@ -74,7 +79,7 @@ def test_the_next_is_shown_from_what_is_here_and_leased_then(visit: Visit, slots
 def test_reload_and_taking_back_find_the_right_task(visit: Visit, slots: list[Slot], alice: User) -> None:
     page, _asked = open_first(visit, alice)
     hand_in(page, "1")
-    expect(prompt(page)).to_have_text("Question 1")
+    shows(page, "Question 1")
     page.keyboard.press("3")
     expect(page.locator("#draft-state")).to_contain_text("Saved")
     page.reload()
@@ -90,13 +95,13 @@ def test_what_somebody_else_took_meanwhile_is_not_shown(
     page, asked = open_first(visit, alice)
     assert Slot.objects.claim_next(project, bob) == slots[1]
     hand_in(page, "1")
-    expect(prompt(page)).to_have_text("Question 2")
+    shows(page, "Question 2")
     assert asked == [f"/task/{slots[2].pk}/"]
 
 
 def test_a_page_fetched_ahead_shows_nothing_without_its_lease(visit: Visit, slots: list[Slot], alice: User) -> None:
     page, _asked = open_first(visit, alice)
     hand_in(page, "1")
-    expect(prompt(page)).to_have_text("Question 1")
+    shows(page, "Question 1")
     page.go_back()
     expect(page.get_by_role("heading", name="Ranking")).to_be_visible()  # what was handed in, not the task again

@@ -1,5 +1,6 @@
 """What those who watch the site are told."""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,14 +10,16 @@ from django.db.utils import OperationalError
 from django.test import Client
 
 from webapp import health
+from worker.tests.broker import use_broker
 
 
 @pytest.fixture
-def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_broker() -> Iterator[None]:
     """A broker address where nobody listens."""
-    monkeypatch.setattr(health.app.conf, "broker_url", "redis://127.0.0.1:1/0")
-    monkeypatch.setattr(health.app.conf, "broker_write_url", None)
-    health.app.pool.force_close_all()
+    before = health.app.conf.broker_url
+    use_broker("redis://127.0.0.1:1/0")
+    yield
+    use_broker(before)
 
 
 def test_the_process_says_that_it_is_alive_without_the_database(client: Client) -> None:

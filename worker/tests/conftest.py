@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import kombu.pools
 import pytest
 import torch
 from django.db import connection
@@ -23,8 +22,8 @@ from modelzoo.tokenizer import train_sentencepiece
 from modelzoo.transformer import Transformer
 from rlhf.models import ModelVersion
 from webapp import broker as embedded
-from worker import jobs, leases, sampling
-from worker.celery import app
+from worker import leases, sampling
+from worker.tests.broker import use_broker
 
 SENTENCE = "the cat sat on a mat and saw good fish in warm sea water while dogs ran over green hills"
 WORDS = SENTENCE.split()
@@ -49,14 +48,6 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     leases.stopping.clear()  # tests of other packages run jobs, too
-
-
-def use_broker(url: str) -> None:
-    app.conf.broker_url = app.conf.broker_read_url = app.conf.broker_write_url = url
-    kombu.pools.reset()
-    app._pool = None
-    app.amqp._producer_pool = None
-    jobs._silent_until = 0.0
 
 
 @pytest.fixture

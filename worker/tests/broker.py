@@ -1,0 +1,15 @@
+"""Where the tests' messages go."""
+
+import kombu.pools
+
+from worker import jobs
+from worker.celery import app
+
+
+def use_broker(url: str) -> None:
+    """Talk to the broker at `url` from now on, over new connections."""
+    app.conf.broker_url = app.conf.broker_read_url = app.conf.broker_write_url = url
+    kombu.pools.reset()
+    app._pool = None
+    app.amqp._producer_pool = None
+    jobs._silent_until = 0.0
