@@ -1,9 +1,6 @@
 """What a labeler is likely to be given next: looked at ahead of time, leased only when it is shown."""
 
-from django.core.exceptions import PermissionDenied
-
 from labeling.models.participation import Participation
-from labeling.models.project import Project
 from labeling.models.slot import Slot
 from labeling.models.states import TaskType
 from labeling.models.user import User
@@ -14,13 +11,12 @@ def peek(slot: Slot, labeler: User, task_type: str | None = None) -> Slot | None
 
     Nothing is leased, so somebody else may be given it in the meantime: see claim_ahead.
     """
-    if not Project.objects.labeled_by(labeler).filter(pk=slot.project_id).exists():
-        raise PermissionDenied
     kinds = [task_type] if task_type else [TaskType.RANKING, TaskType.DEMONSTRATION]
+    at_hand = Slot.objects.at_hand(slot.project, labeler, kinds)
     others = Slot.objects.filter(project=slot.project_id, task_type__in=kinds).exclude(pk=slot.pk)
     held = others.held_by(labeler).order_by("-lease_until").values_list("pk", flat=True).first()
     participation = Participation.objects.of(slot.project, labeler)
-    candidates = [held] if held else Slot.objects.all()._candidates(participation, kinds, slot.pk)
+    candidates = [held] if held else Slot.objects.candidates(participation, kinds, slot.pk, at_hand)
     found = Slot.objects.select_related("project", "prompt", "completion_set").filter(pk__in=candidates[:1]).first()
     if found:
         found.labeler = labeler  # whose order of the completions it is
@@ -32,9 +28,8 @@ def claim_ahead(pk: int, done: Slot, labeler: User, task_type: str | None = None
     claim_next() gives."""
     project = done.project
     kinds = [task_type] if task_type else TaskType.values
-    slots = Slot.objects.filter(project=project, task_type__in=kinds)
-    may = Project.objects.labeled_by(labeler).filter(pk=project.pk).exists()
-    offered = slots.filter(pk=pk).offered_to(labeler).within(Participation.objects.of(project, labeler))
-    is_free = may and not slots.held_by(labeler).exists() and offered.exists()
+    at_hand = Slot.objects.at_hand(project, labeler, kinds)
+    offered = Slot.objects.filter(pk=pk, project=project, task_type__in=kinds).offered_to(labeler)
+    is_free = not at_hand.held and offered.within(Participation.objects.of(project, labeler)).exists()
     slot = Slot.objects.claim(pk, labeler) if is_free else None
     return slot or Slot.objects.claim_next(project, labeler, task_type, after=done.pk)

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db import models, transaction
+from django.db import IntegrityError, models, transaction
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Length
 from django.urls import reverse
@@ -156,7 +156,7 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
         Sending the same `key` again returns the answer that is there. Raises ValidationError for an incomplete ranking
         and StaleAssignment where the slot is not (or no longer) the labeler's.
         """
-        if done := self._sent_before(slot, labeler, key):
+        if slot.state == Slot.State.ANSWERED and (done := self._sent_before(slot, labeler, key)):
             return done
         completion_set = slot.completion_set
         if completion_set is None:
@@ -170,23 +170,25 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
             require_strength=completion_set.is_pair,
         )
         label = slot.clean_label(payload)
-        with transaction.atomic():
-            try:
+        try:
+            with transaction.atomic():
                 slot.take(labeler)
-            except StaleAssignment:
-                if done := self._sent_before(slot, labeler, key):  # the same request, twice at once
-                    return done
-                raise
+                answer = self._placed(slot, completion_set, labeler)
+                answer.append(ranking, key=key, shown_order=slot.shown_order, **label)
+                if ranking.verdict == Verdict.CANNOT_JUDGE and slot.purpose == Purpose.LABEL:
+                    Slot.objects.open_places(completion_set)  # for somebody who can
+                completion_set.close_or_reopen()
+                if slot.purpose == Purpose.SCREENING:
+                    Participation.objects.of(slot.project, labeler).finish_screening()
+                answer.tell("submitted")
+        except StaleAssignment:
+            if done := self._sent_before(slot, labeler, key):  # the same request, twice at once
+                return done
+            raise
+        except IntegrityError as error:
             if Revision.objects.filter(key=key).exists():
-                raise ValidationError(_("This page was used for another task. Reload it."))
-            answer = self._placed(slot, completion_set, labeler)
-            answer.append(ranking, key=key, shown_order=slot.shown_order, **label)
-            if ranking.verdict == Verdict.CANNOT_JUDGE and slot.purpose == Purpose.LABEL:
-                Slot.objects.open_places(completion_set)  # for somebody who can
-            completion_set.close_or_reopen()
-            if slot.purpose == Purpose.SCREENING:
-                Participation.objects.of(slot.project, labeler).finish_screening()
-            answer.tell("submitted")
+                raise ValidationError(_("This page was used for another task. Reload it.")) from error
+            raise
         return answer
 
     def _sent_before(self, slot: Slot, labeler: User, key: uuid.UUID) -> "Answer | None":
@@ -244,7 +246,7 @@ class Answer(models.Model):
     def append(self, ranking: Ranking, **fields: Any) -> "Revision":
         """Make `ranking` the current revision; earlier ones stay."""
         revision = self.revisions.create(
-            number=self.revisions.count() + 1,
+            number=self.revisions.count() + 1 if self.current_id else 1,
             tiers=ranking.tiers,
             strength=ranking.strength,
             ratings=ranking.ratings,

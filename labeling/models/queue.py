@@ -2,17 +2,21 @@
 
 Slots exist before anyone asks, so giving one out is a guarded UPDATE of one row, and overlap can never be exceeded:
 there are only as many rows as labelers were asked for. Such an UPDATE names only columns of the slot itself: PostgreSQL
-would not look again at a joined row after waiting for somebody else's claim.
+would not look again at a joined row after waiting for somebody else's claim. There, whoever looks for a place also
+passes over those that others are taking in this very moment (SELECT ... FOR UPDATE SKIP LOCKED); on SQLite writers
+wait for one another anyway.
 """
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 
@@ -31,6 +35,20 @@ if TYPE_CHECKING:
 LEASE = timedelta(minutes=15)
 UNDO = timedelta(seconds=30)
 CANDIDATES = 20
+
+
+@dataclass(frozen=True)
+class AtHand:
+    """Whether a labeler holds a place, has places reserved, and whether there are any that somebody left unfinished."""
+
+    held: bool
+    reserved: bool
+    abandoned: bool
+
+
+def _claiming() -> AbstractContextManager[Any]:
+    """A transaction around looking for a place and taking it, where looking locks it."""
+    return transaction.atomic() if connection.features.has_select_for_update_skip_locked else nullcontext()
 
 
 class SlotQuerySet(CheckQuerySet):
@@ -102,48 +120,91 @@ class SlotQuerySet(CheckQuerySet):
         they handed in last, where the caller knows it. Raises PermissionDenied for someone who does not label in the
         project.
         """
-        if not Project.objects.labeled_by(labeler).filter(pk=project.pk).exists():
-            raise PermissionDenied
         kinds = [task_type] if task_type else [TaskType.RANKING, TaskType.DEMONSTRATION]
+        at_hand = self.at_hand(project, labeler, kinds)
         participation = Participation.objects.of(project, labeler)
         if participation.is_quarantined:
             return None
         if TaskType.RANKING in kinds and participation.is_screened:
             self.open_screening(participation)
+            at_hand = replace(at_hand, reserved=True)
         while True:
-            held = self.filter(project=project, task_type__in=kinds).held_by(labeler).order_by("-lease_until").first()
-            if held and held.renew(labeler):
-                held.refresh_from_db(fields=["lease_until"])
-                return held
-            candidates = self._candidates(participation, kinds, after)
+            if at_hand.held:
+                mine = self.filter(project=project, task_type__in=kinds).held_by(labeler)
+                held = mine.order_by("-lease_until").first()
+                if held and held.renew(labeler):
+                    held.refresh_from_db(fields=["lease_until"])
+                    return held
+            with _claiming():
+                candidates = self.candidates(participation, kinds, after, at_hand, locking=True)
+                for pk in candidates:
+                    if slot := self.claim(pk, labeler):
+                        slot.project = project
+                        return slot
             if not candidates:
                 return None
-            for pk in candidates:
-                if slot := self.claim(pk, labeler):
-                    return slot
             # Others were faster with every candidate, or another tab of this labeler with one: look again.
+            at_hand = self.at_hand(project, labeler, kinds)
 
-    def _candidates(self, participation: Participation, kinds: Iterable[str], after: int | None) -> list[int]:
+    def at_hand(self, project: Project, labeler: User, kinds: Iterable[str]) -> AtHand:
+        """What there is before the open queue, at a glance. Raises PermissionDenied for who does not label here."""
+        places = self.filter(project=OuterRef("pk"), task_type__in=kinds)
+        found = (
+            Project.objects.labeled_by(labeler)
+            .filter(pk=project.pk)
+            .order_by()
+            .values_list(
+                Exists(places.held_by(labeler)),
+                Exists(places.open().filter(reserved_for=labeler)),
+                Exists(places.abandoned()),
+            )
+            .first()
+        )
+        if found is None:
+            raise PermissionDenied
+        return AtHand(*found)
+
+    def candidates(
+        self,
+        participation: Participation,
+        kinds: Iterable[str],
+        after: int | None,
+        at_hand: AtHand,
+        *,
+        locking: bool = False,
+    ) -> list[int]:
         """Keys of a few slots to try, first kind first: places for this labeler alone, what somebody left unfinished,
         then what is untouched; before that a check, where one is due.
 
         One query each, so that an index gives the rows in order: with many slots, sorting them would be slow.
+        `locking` passes over those that others are claiming.
         """
-        own = Q(state=SlotState.OPEN, reserved_for=participation.labeler)
-        abandoned = Q(state=SlotState.LEASED, lease_until__lt=Now())
         for kind in kinds:
-            places = self.filter(project=participation.project, task_type=kind)
-            offered = places.meant_for(participation.labeler).within(participation)
-            for pool in (own, abandoned):
-                # Mostly there are none at all, which is quickly seen.
-                if places.filter(pool).exists():
-                    first = offered.filter(pool).order_by("priority", "pk")
-                    if keys := list(first.values_list("pk", flat=True)[:CANDIDATES]):
-                        return keys
-            if keys := list(offered.open().order_by("priority", "pk").values_list("pk", flat=True)[:CANDIDATES]):
+            offered = self.filter(project=participation.project, task_type=kind)
+            offered = offered.meant_for(participation.labeler).within(participation)
+            # Mostly there are none at all.
+            if at_hand.reserved and (
+                keys := offered.open().filter(reserved_for=participation.labeler).first_keys(locking)
+            ):
+                return keys
+            if at_hand.abandoned and (keys := offered.abandoned().first_keys(locking)):
+                return keys
+            if keys := offered.open().first_keys(locking):
                 check = self.open_check(participation, after) if kind == TaskType.RANKING else None
                 return [check, *keys] if check else keys
         return []
+
+    def first_keys(self, locking: bool) -> list[int]:
+        """Keys of the first few in turn. Where the database can, `locking` locks the first that nobody else has locked,
+        until the transaction ends."""
+        in_turn = self.order_by("priority", "pk")
+        if locking and connection.features.has_select_for_update_skip_locked:
+            # More than one would hide places from others that this labeler does not take. (`of` asks for rows.)
+            free = in_turn.select_for_update(skip_locked=True, of=("self",)).only("pk").first()
+            if free:
+                return [free.pk]
+            # Whoever has locked the last ones may let go of them yet: claim() waits and sees.
+        return list(in_turn.values_list("pk", flat=True)[:CANDIDATES])
 
     def demonstrations_of(self, prompt: Prompt, labeler: User) -> Self:
         """Places for a demonstration of `prompt` that `labeler` may take, or has taken."""
@@ -175,4 +236,4 @@ class SlotQuerySet(CheckQuerySet):
                 )
         except IntegrityError:  # a_labeler_holds_one_task_of_a_kind: another tab took one
             return None
-        return self.model.objects.select_related("project", "prompt", "completion_set").get(pk=pk) if won else None
+        return self.model.objects.get(pk=pk) if won else None

@@ -141,7 +141,7 @@ class Slot(models.Model):
 
     def renew(self, labeler: User) -> bool:
         """Extend the lease while it is still this labeler's, even where it ran out and nobody took the slot."""
-        return self._is_member(labeler) and bool(self._held(labeler).update(lease_until=Now() + LEASE))
+        return bool(self._held(labeler).filter(self._where_at_work(labeler)).update(lease_until=Now() + LEASE))
 
     def skip(self, labeler: User, reason: str = "") -> None:
         """Hand the piece back, never to be offered to this labeler again. Raises StaleAssignment."""
@@ -166,10 +166,8 @@ class Slot(models.Model):
 
     def take(self, labeler: User) -> None:
         """Turn the lease into an answer, once. Call inside the transaction that stores the answer."""
-        held = self._is_member(labeler) and self._held(labeler).update(
-            state=self.State.ANSWERED, lease_until=None, answered_at=Now()
-        )
-        if not held:
+        held = self._held(labeler).filter(self._where_at_work(labeler))
+        if not held.update(state=self.State.ANSWERED, lease_until=None, answered_at=Now()):
             raise self.stale(labeler)
         self.state = self.State.ANSWERED
         self._drafts(labeler).delete()
@@ -211,7 +209,7 @@ class Slot(models.Model):
             return StaleAssignment(
                 translate("You have handed in this task already, perhaps in another tab."), is_answered=True
             )
-        if not self._is_member(labeler):
+        if not Slot.objects.filter(self._where_at_work(labeler), pk=self.pk).exists():
             return StaleAssignment(
                 translate("You are no longer a member of this project, so this task is not yours. Ask its curator.")
             )
@@ -219,16 +217,18 @@ class Slot(models.Model):
             translate("This task is no longer yours: its time ran out, or it was withdrawn. Take the next one.")
         )
 
-    def _is_member(self, labeler: User) -> bool:
+    def _where_at_work(self, labeler: User) -> Q:
+        """Whether `labeler` still does such work in the project."""
         is_decision = self.purpose == self.Purpose.ADJUDICATION
-        projects = Project.objects.curated_by(labeler) if is_decision else Project.objects.labeled_by(labeler)
-        return projects.filter(pk=self.project_id).exists()
+        return Q(
+            project__in=Project.objects.curated_by(labeler) if is_decision else Project.objects.labeled_by(labeler)
+        )
 
     def _held(self, labeler: User) -> SlotQuerySet:
         """This slot as a query that matches only while this very lease stands."""
         return Slot.objects.held_by(labeler).filter(pk=self.pk, fence=self.fence)
 
-    def _drafts(self, labeler: User) -> "DraftQuerySet":
+    def _drafts(self, labeler: User | int) -> "DraftQuerySet":
         """Unfinished work of `labeler` on this piece, also from an earlier lease of another place in it."""
         drafts: DraftQuerySet = self.drafts.model.objects.filter(
             slot__prompt=self.prompt_id,
@@ -242,7 +242,7 @@ class Slot(models.Model):
     @property
     def draft(self) -> "Draft | None":
         """What its labeler left unfinished."""
-        return self._drafts(self.labeler).order_by("-saved_at", "-pk").first() if self.labeler else None
+        return self._drafts(self.labeler_id).order_by("-saved_at", "-pk").first() if self.labeler_id else None
 
     @property
     def shown_order(self) -> list[int]:

@@ -80,7 +80,7 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
 
         What costs a query may be given as a function: it is asked where somebody wants to know.
         """
-        for webhook in self.filter(is_active=True).select_related("project"):
+        for webhook in self.filter(is_active=True):
             if event in webhook.events:
                 webhook.deliver(event, {name: value() if callable(value) else value for name, value in data.items()})
 

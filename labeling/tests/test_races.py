@@ -3,11 +3,11 @@
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import connection, connections, transaction
 
 from conftest import person
 from labeling.models import Answer, CompletionSet, Demonstration, Project, Role, Slot, StaleAssignment, User
@@ -63,6 +63,38 @@ def test_everyone_in_a_crowd_gets_a_piece_where_there_are_enough(project: Projec
         sampled(approved(project, f"Write a haiku about the number {n}."))
     got = at_once([lambda labeler=labeler: Slot.objects.claim_next(project, labeler) for labeler in crowd])
     assert len({slot.pk for slot in got}) == CROWD
+
+
+@pytest.fixture
+def locking() -> None:
+    if not connection.features.has_select_for_update_skip_locked:
+        pytest.skip("this database has one writer at a time")
+
+
+def test_a_place_that_somebody_is_taking_is_passed_over_without_waiting(
+    project: Project, crowd: list[User], locking: None
+) -> None:
+    only_rankings(project)
+    first, second = (sampled(approved(project, f"Write a haiku about the number {n}.")) for n in range(2))
+    with transaction.atomic():
+        taken = Slot.objects.claim_next(project, crowd[0])
+        (other,) = at_once([lambda: Slot.objects.claim_next(project, crowd[1])])
+    assert [taken.completion_set, other.completion_set] == [first, second]
+
+
+def test_the_last_place_is_waited_for_where_who_has_locked_it_may_let_go(
+    project: Project, crowd: list[User], locking: None
+) -> None:
+    only_rankings(project)
+    sampled(approved(project))
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            Slot.objects.claim_next(project, crowd[0])
+            waiting = pool.submit(at_once, [lambda: Slot.objects.claim_next(project, crowd[1])])
+            assert not wait([waiting], timeout=1).done
+            transaction.set_rollback(True)
+        (got,) = waiting.result()
+    assert got.labeler == crowd[1]
 
 
 def test_tabs_of_one_labeler_share_one_task(project: Project, alice: User) -> None:

@@ -65,11 +65,12 @@ def next_task(request: HttpRequest, slug: str) -> HttpResponse:
 
 def undoable(labeler: User) -> dict[str, Any] | None:
     """What the labeler handed in a moment ago, and for how many seconds they can still take it back."""
-    slot = Slot.objects.just_answered_by(labeler).first()
-    if slot is None or slot.answered_at is None:
+    last = Slot.objects.just_answered_by(labeler).values_list("pk", "answered_at").first()
+    if last is None:
         return None
-    left = (slot.answered_at + UNDO - timezone.now()).total_seconds()
-    return {"url": reverse("task_undo", args=[slot.pk]), "seconds": max(1, math.ceil(left))}
+    slot, answered_at = last
+    left = (answered_at + UNDO - timezone.now()).total_seconds()
+    return {"url": reverse("task_undo", args=[slot]), "seconds": max(1, math.ceil(left))}
 
 
 def task_address(slot: Slot, only: str | None) -> str:

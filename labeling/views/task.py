@@ -201,7 +201,7 @@ def task_undo(request: HttpRequest, pk: int) -> HttpResponse:
 
 def _own(request: HttpRequest) -> Any:
     """Tasks that are, or were last, the labeler's. Of others they learn nothing."""
-    return Slot.objects.filter(labeler=person(request)).select_related("project", "prompt", "completion_set", "labeler")
+    return Slot.objects.filter(labeler=person(request)).select_related("project", "prompt", "completion_set")
 
 
 def _on_to_next(request: HttpRequest, slot: Slot, ahead: Any) -> JsonResponse:
@@ -225,7 +225,7 @@ def _on_to_next(request: HttpRequest, slot: Slot, ahead: Any) -> JsonResponse:
     if following is None:
         return JsonResponse({"next": reverse("desk")})
     answer: dict[str, Any] = {"next": task_address(following, only)}
-    if ahead == _ahead_name(following):
+    if wanted and ahead == _ahead_name(following):
         page = _page_data(request, following) | _script_data(request, following)
         answer["leased"] = {"address": answer["next"], "page": page, "undo": undoable(user)}
     return JsonResponse(answer)
