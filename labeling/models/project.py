@@ -16,7 +16,7 @@ MIN_K, MAX_K = 4, 9
 SETTINGS = [
     *("name", "languages", "comparison", "k", "ranking_overlap", "demonstration_overlap"),
     *("require_ratings", "use_flags"),
-    *("screening_percent", "gold_percent", "repeat_percent"),
+    *("screening_percent", "screens_demonstrations", "gold_percent", "repeat_percent"),
     *("temperature", "top_p", "max_new_tokens", "control_share"),
 ]
 K_RANGE = [MinValueValidator(MIN_K), MaxValueValidator(MAX_K)]
@@ -123,6 +123,11 @@ class Project(models.Model):
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(100)],
         help_text=_("Of the pairs that known answers order. Empty: nobody is screened. InstructGPT asked for 75."),
+    )
+    screens_demonstrations = models.BooleanField(
+        _("screen for demonstrations, too"),
+        default=False,
+        help_text=_("Otherwise who has yet to pass, or failed, may still write demonstrations."),
     )
     gold_percent = models.PositiveSmallIntegerField(
         _("hidden known answers, in percent of rankings"), default=5, validators=[MaxValueValidator(50)]

@@ -84,7 +84,7 @@ class SlotQuerySet(CheckQuerySet):
         if participation.tags:
             own &= reduce(or_, (Q(prompt__tags__icontains=f'"{tag}"') for tag in participation.tags))
         if participation.is_screened:
-            own &= Q(task_type=TaskType.DEMONSTRATION)
+            own &= Q(pk=None) if participation.project.screens_demonstrations else Q(task_type=TaskType.DEMONSTRATION)
         return self.filter(own | Q(reserved_for=participation.labeler)) if own else self
 
     def offered_to(self, labeler: User) -> Self:
@@ -209,7 +209,8 @@ class SlotQuerySet(CheckQuerySet):
     def demonstrations_of(self, prompt: Prompt, labeler: User) -> Self:
         """Places for a demonstration of `prompt` that `labeler` may take, or has taken."""
         places = self.filter(prompt=prompt, task_type=TaskType.DEMONSTRATION)
-        return places.offered_to(labeler) | places.held_by(labeler)
+        offered = places.offered_to(labeler).within(Participation.objects.of(prompt.project, labeler))
+        return offered | places.held_by(labeler)
 
     def claim_demonstration(self, prompt: Prompt, labeler: User) -> "Slot | None":
         """A demonstration of `prompt` leased to `labeler`; None where none is asked for, or they hold another one."""

@@ -125,6 +125,11 @@ class Slot(models.Model):
         indexes = [
             models.Index(fields=["project", "state", "task_type", "priority", "id"], name="slots_in_turn"),
             models.Index(fields=["labeler", "state", "answered_at"]),
+            # Few among many: an index over all would be passed over for one that reads the whole queue.
+            models.Index(
+                fields=["reserved_for", "state"], condition=Q(reserved_for__isnull=False), name="slots_reserved"
+            ),
+            models.Index(fields=["project", "lease_until"], condition=Q(state="leased"), name="slots_leased"),
             models.Index(fields=["project", "state", "review_state", "answered_at"], name="slots_to_review"),
         ]
 

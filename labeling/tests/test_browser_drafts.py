@@ -161,7 +161,6 @@ def test_time_at_work_stands_still_when_nobody_stirs(visit: Visit, project: Proj
     page = visit(alice, "/desk/")
     page.clock.install()
     page.goto(f"/task/{slot.pk}/")
-    page.get_by_role("button", name="2 Put in tiers").click()
     page.clock.run_for(30_000)
     for digit in "1234":
         page.keyboard.press(digit)
@@ -231,7 +230,6 @@ def test_going_back_shows_what_was_handed_in(visit: Visit, project: Project, ali
     slot = Slot.objects.claim_next(project, alice)
     assert slot
     page = visit(alice, f"/task/{slot.pk}/")
-    page.get_by_role("button", name="2 Put in tiers").click()
     for digit in "1234":
         page.keyboard.press(digit)
     page.keyboard.press("Control+Enter")

@@ -17,6 +17,7 @@ from labeling.tests.rows import approved, demonstrated, many_ranked, ranking, sa
 
 pytestmark = pytest.mark.django_db
 RANKING = Slot.TaskType.RANKING
+DEMONSTRATION = Slot.TaskType.DEMONSTRATION
 
 
 @pytest.fixture
@@ -101,6 +102,30 @@ def test_who_fails_the_screening_is_given_nothing_until_let_in(screened: Project
     assert Outlook.of(screened, bob).why_nothing == "not_passed"
     Participation.objects.filter(labeler=bob).update(screening="waived")
     assert Slot.objects.claim_next(screened, bob, RANKING)
+
+
+def test_demonstrations_wait_for_the_screening_where_the_project_asks_for_that(screened: Project, bob: User) -> None:
+    Project.objects.filter(pk=screened.pk).update(demonstration_overlap=1)
+    screened.refresh_from_db()
+    prompt = approved(screened, "What is a brook?")
+    screened.screens_demonstrations = True
+    screened.save()
+    assert prompt.slots.filter(task_type=DEMONSTRATION).exists()
+    assert Slot.objects.claim_next(screened, bob, DEMONSTRATION) is None
+    assert Slot.objects.claim_demonstration(prompt, bob) is None
+    for _ in range(2):
+        rank_next(screened, bob, [1, 2, 3, 4])
+    assert Slot.objects.claim_demonstration(prompt, bob)
+
+
+def test_who_failed_may_write_where_the_project_does_not_mind(screened: Project, bob: User) -> None:
+    Project.objects.filter(pk=screened.pk).update(demonstration_overlap=1)
+    screened.refresh_from_db()
+    prompt = approved(screened, "What is a brook?")
+    for _ in range(2):
+        rank_next(screened, bob, [4, 3, 2, 1])
+    slot = Slot.objects.claim_next(screened, bob)
+    assert slot and (slot.prompt, slot.task_type) == (prompt, DEMONSTRATION)
 
 
 def test_skipping_the_screening_is_not_passing_it(screened: Project, bob: User) -> None:

@@ -7,7 +7,7 @@
   const steps = { rate: document.getElementById("rate-step"), board: document.getElementById("board-step") };
   const onward = document.getElementById("to-board");
   let task = null; // until the draft is read, nothing is a change
-  let step = "rate";
+  let step = null; // where the draft left off, else what is asked for first
 
   const changed = () => {
     if (task) task.changed();
@@ -103,7 +103,7 @@
       board.apply(work.tiers);
       note.value = work.note || "";
       unacceptable.checked = work.verdict === "none_acceptable";
-      step = work.step === "board" ? "board" : "rate";
+      if (work.step) step = work.step === "board" ? "board" : "rate";
       task = before;
       if (task) go(step);
     },
@@ -121,5 +121,5 @@
   for (const button of document.querySelectorAll(".steps button")) button.addEventListener("click", () => go(button.dataset.step));
   onward.addEventListener("click", () => go("board"));
   rating.update();
-  go(step, false);
+  go(step || (task.data.requireRatings ? "rate" : "board"), false);
 })();
