@@ -125,11 +125,6 @@ def of_ours(ours: Site, browser: Browser) -> dict[str, dict[str, dict[str, int]]
             page.locator("button.next").click()
             expect(page.locator("#progress")).not_to_be_empty()  # the script has begun
             hand = Hand(page)
-            if not rates and way is not by_keys:
-                hand.click(page.locator("[data-step=board]"))
-            elif not rates:
-                page.locator("[data-step=board]").click()
-                hand.count.update({"moves": 1, "clicks": 1})
             way(hand, k)
             page.wait_for_url("**/desk/")
             tiers = ours.ask("last")

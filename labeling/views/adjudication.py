@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.core.exceptions import ValidationError
+from django.db.models import Exists, OuterRef
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
@@ -19,7 +20,7 @@ from labeling.quality import disputed
 from labeling.rankings import LETTERS
 from labeling.roles import curates, person
 
-NEWEST = 5000  # rankings that the queue is made from
+NEWEST = 5000  # rankings of sets with several that the queue is made from
 LONGEST = 100  # sets that it names
 DONE = 50
 
@@ -43,7 +44,8 @@ def adjudication(request: HttpRequest, slug: str) -> HttpResponse:
     """The queue: sets whose labelers are furthest apart, and those decided last."""
     project = get_object_or_404(Project.objects.curated_by(person(request)), slug=slug)
     decided = Answer.objects.decisions().filter(completion_set__project=project)
-    said = Answer.objects.filter(completion_set__project=project).exclude(
+    others = Answer.objects.independent().filter(completion_set=OuterRef("completion_set")).exclude(pk=OuterRef("pk"))
+    said = Answer.objects.filter(Exists(others), completion_set__project=project).exclude(
         completion_set__in=decided.values("completion_set")
     )
     far = dict(disputed(said.judgements(NEWEST), LONGEST))
