@@ -14,6 +14,9 @@ from rlhf import liveness
 from rlhf.dashboard import overviews
 from rlhf.models import DatasetSnapshot, ModelVersion, Promotion, Schedule, TrainingRun
 from rlhf.tests.world import model_version
+from worker.tests.broker import no_broker
+
+__all__ = ["no_broker"]  # a fixture
 
 
 def test_numbers_are_those_of_the_project(project: Project, oscar: User, snapshot: DatasetSnapshot, rank: Any) -> None:
@@ -48,7 +51,7 @@ def test_every_link_of_the_dashboard_leads_somewhere(ops: Client, project: Proje
         assert answer.status_code == 200, link  # a filter that the list does not know is sent elsewhere
 
 
-def test_away_workers_are_named_with_what_to_do(ops: Client, project: Project, settings: Any) -> None:
+def test_away_workers_are_named_with_what_to_do(ops: Client, project: Project, no_broker: None) -> None:
     page = ops.get(reverse("admin:rlhf_trainingrun_workers")).content.decode()
     for word in ("Broker: away", "Sampler: away", "Trainer: away", "make run"):
         assert word in page

@@ -1,6 +1,5 @@
 """What those who watch the site are told."""
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,16 +9,9 @@ from django.db.utils import OperationalError
 from django.test import Client
 
 from webapp import health
-from worker.tests.broker import use_broker
+from worker.tests.broker import no_broker
 
-
-@pytest.fixture
-def no_broker() -> Iterator[None]:
-    """A broker address where nobody listens."""
-    before = health.app.conf.broker_url
-    use_broker("redis://127.0.0.1:1/0")
-    yield
-    use_broker(before)
+__all__ = ["no_broker"]  # a fixture
 
 
 def test_the_process_says_that_it_is_alive_without_the_database(client: Client) -> None:
