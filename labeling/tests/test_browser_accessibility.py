@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from labeling import readiness
 from labeling.models import Answer, Export, KnownAnswer, Project, Prompt, Readiness, ScoringJob, Slot, User
 from labeling.tests.rows import approved, ranking, sampled
-from webapp.tests.browser import Visit
+from webapp.tests.browser import Visit, press
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 LOOKS: list[dict[str, Any]] = [
@@ -35,17 +35,15 @@ def test_ranking(visit: Visit, project: Project, alice: User, look: dict[str, An
     page.get_by_role("button", name="Next task").click()
     expect(page.locator("#progress")).to_contain_text("Rated")
     assert complaints(page) == []
-    for key in "54321":
-        page.keyboard.press(key)
+    press(page, *"54321")
     expect(page.locator("#board-step")).to_be_visible()
     assert complaints(page) == []
-    for key in ("p", "ArrowDown", "p", "d", "m"):
-        page.keyboard.press(key)
+    press(page, "p", "ArrowDown", "p", "d", "m")
     expect(page.locator("#compare mark").first).to_be_visible()
     assert complaints(page) == []
-    page.keyboard.press("Control+Enter")
+    press(page, "Control+Enter")
     expect(page.locator("#trouble")).to_be_visible()
-    page.keyboard.press("?")
+    press(page, "?")
     expect(page.locator("#keys-dialog")).to_be_visible()
     assert complaints(page) == []
 
@@ -59,12 +57,10 @@ def test_pair(visit: Visit, project: Project, alice: User, look: dict[str, Any])
     assert slot
     page = visit(alice, f"/task/{slot.pk}/", **look)
     expect(page.locator("#progress")).to_contain_text("Rated")
-    for key in ("6", "x", "d"):
-        page.keyboard.press(key)
+    press(page, "6", "x", "d")
     expect(page.locator(".pair mark").first).to_be_visible()
     assert complaints(page) == []
-    page.keyboard.press("m")
-    page.keyboard.press("Control+Enter")
+    press(page, "m", "Control+Enter")
     expect(page.locator("#trouble")).to_be_visible()
     assert complaints(page) == []
 
@@ -132,7 +128,7 @@ def test_ready_to_train(
     expect(page.get_by_role("link", name="bob")).to_be_visible()
     assert complaints(page) == []
     page.get_by_role("button", name="Both in training").focus()
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     expect(page.get_by_text("are in training now")).to_be_visible()
     assert page.get_by_role("button", name="Both in training").count() == 0
 

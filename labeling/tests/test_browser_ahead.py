@@ -7,7 +7,7 @@ from playwright.sync_api import Page, Request, expect
 
 from labeling.models import Answer, Project, Slot, User
 from labeling.tests.rows import approved, sampled
-from webapp.tests.browser import Visit
+from webapp.tests.browser import Visit, press
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -45,8 +45,7 @@ def path(request: Request) -> str:
 
 
 def hand_in(page: Page, key: str) -> None:
-    page.keyboard.press(key)
-    page.keyboard.press("Control+Enter")
+    press(page, key, "Control+Enter")
 
 
 def prompt(page: Page) -> Any:
@@ -80,7 +79,7 @@ def test_reload_and_taking_back_find_the_right_task(visit: Visit, slots: list[Sl
     page, _asked = open_first(visit, alice)
     hand_in(page, "1")
     shows(page, "Question 1")
-    page.keyboard.press("3")
+    press(page, "3")
     expect(page.locator("#draft-state")).to_contain_text("Saved")
     page.reload()
     expect(page.locator("#progress")).to_contain_text("A is slightly better")

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from labeling.models import Answer, CompletionSet, Project, Review, Revision, Slot, User
 from labeling.tests.rows import approved, sampled
 from labeling.tests.test_browser_ranking import PHONE, card, open_task, rate_all, stored, submit, tier
-from webapp.tests.browser import Visit
+from webapp.tests.browser import Visit, press
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 TWINS = ["Rain on the roof tiles", "Grey sky, quiet street", "Rain on the roof tiles", "Rain on the **roof** slates"]
@@ -21,11 +21,6 @@ def completion_set(project: Project) -> CompletionSet:
     Project.objects.filter(pk=project.pk).update(demonstration_overlap=0)
     project.refresh_from_db()
     return sampled(approved(project), TWINS)
-
-
-def press(page: Page, *keys: str) -> None:
-    for key in keys:
-        page.keyboard.press(key)
 
 
 def letters(page: Page) -> list[str]:

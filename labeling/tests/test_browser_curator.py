@@ -57,6 +57,17 @@ def test_a_file_is_uploaded_mapped_previewed_taken_and_approved(visit: Visit, pr
     expect(page.get_by_text("imported", exact=True)).to_be_visible()
 
 
+def test_a_column_chosen_before_the_scripts_came_counts(visit: Visit, project: Project, carol: User) -> None:
+    page = visit(carol, f"/projects/{project.slug}/imports/")
+    held: list[Route] = []
+    page.context.route("**/htmx-*.js", lambda route: held.append(route))
+    choose_file(page, "sea.csv", ROWS)
+    page.get_by_label("Demonstration").select_option("")
+    expect(page.get_by_text("2 demonstrations come along")).to_be_visible()
+    held[0].continue_()
+    expect(page.get_by_text("2 demonstrations come along")).to_have_count(0)
+
+
 def test_korean_windows_text_is_read_after_a_look(visit: Visit, project: Project, carol: User) -> None:
     page = visit(carol, f"/projects/{project.slug}/imports/")
     choose_file(page, "대화.csv", "Q,A\n안녕,반가워요\n".encode("cp949"))
@@ -77,6 +88,7 @@ def test_a_refused_file_says_why_beside_the_field(visit: Visit, project: Project
 def test_one_prompt_is_translated_side_by_side(visit: Visit, project: Project, draft: Prompt, carol: User) -> None:
     page = visit(carol, f"/prompts/{draft.pk}/")
     page.get_by_role("link", name="Translate side by side").click()
+    page.wait_for_load_state()
     source, target = page.locator(".pair > div").first, page.locator("textarea")
     left, right = source.bounding_box(), target.bounding_box()
     assert left and right and left["x"] + left["width"] <= right["x"]

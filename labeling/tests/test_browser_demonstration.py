@@ -1,11 +1,11 @@
 """Writing a demonstration in Chromium."""
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from labeling.models import Demonstration, Project, TokenCount, User
 from labeling.tests.rows import ANSWERS, approved, sampled
-from webapp.tests.browser import Visit
+from webapp.tests.browser import Visit, press
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -29,6 +29,20 @@ def test_writing_an_answer_brings_the_next_prompt(visit: Visit, project: Project
     assert (demonstration.text, demonstration.prompt, demonstration.author) == ("The Han.", first, alice)
 
 
+def test_what_was_written_before_the_script_came_is_kept(visit: Visit, project: Project, alice: User) -> None:
+    approved(project)
+    page = visit(alice, "/desk/")
+    held: list[Route] = []
+    page.context.route("**/demonstration_page*.js", lambda route: held.append(route))
+    page.get_by_role("button", name="Next task").click()
+    page.locator("#text").fill("The Han.")
+    held[0].continue_()
+    expect(page.locator("#draft-state")).to_contain_text("Saved")
+    page.context.unroute_all()
+    page.reload()
+    expect(page.locator("#text")).to_have_value("The Han.")
+
+
 def test_korean_prompt_says_why_nobody_answered_it(visit: Visit, project: Project, alice: User) -> None:
     approved(project, "한강에 대해 한 문장으로 알려 주세요.", "ko")
     page = open_task(visit, alice)
@@ -36,7 +50,7 @@ def test_korean_prompt_says_why_nobody_answered_it(visit: Visit, project: Projec
     expect(page.locator("#text")).to_have_attribute("lang", "ko")
     page.locator("#text").fill("한강은 서울을 지나는 강입니다. 🌊")
     expect(page.locator("#length")).to_have_text("19 of 16,000 characters")
-    page.keyboard.press("Control+Enter")
+    press(page, "Control+Enter")
     expect(page.get_by_text("Completions are being written").or_(page.get_by_text("All done."))).to_be_visible()
     assert Demonstration.objects.get().text == "한강은 서울을 지나는 강입니다. 🌊"
 
@@ -77,9 +91,9 @@ def test_question_mark_is_a_letter_in_the_text_and_help_outside(visit: Visit, pr
     expect(page.locator("#keys-dialog")).to_be_hidden()
     expect(page.locator("#text")).to_have_value("Why?")
     page.locator("h1").click()
-    page.keyboard.press("?")
+    press(page, "?")
     expect(page.locator("#keys-dialog")).to_be_visible()
-    page.keyboard.press("Escape")
+    press(page, "Escape")
     expect(page.locator("#keys-dialog")).to_be_hidden()
 
 
@@ -94,7 +108,7 @@ def test_preview_and_the_number_of_tokens(visit: Visit, project: Project, alice:
     expect(page.locator("#preview strong")).to_have_text("the roof")
     expect(page.locator("#preview b")).to_have_count(0)
     expect(page.locator("#text")).to_be_hidden()
-    page.keyboard.press("Control+Enter")
+    press(page, "Control+Enter")
     expect(page.get_by_text("Handed in.")).to_be_visible()
     assert Demonstration.objects.get().text == "Rain on **the roof** <b>tiles</b>"
 
@@ -104,10 +118,9 @@ def test_from_a_ranking_to_a_demonstration(visit: Visit, project: Project, alice
     page = visit(alice, "/desk/")
     page.get_by_role("button", name="Next task").click()
     expect(page.locator("#progress")).to_contain_text("Rated")
-    for key in [*"7654", *"1234"]:
-        page.keyboard.press(key)
+    press(page, *"7654", *"1234")
     best = page.locator('.completion[data-letter="A"] .said').text_content() or ""
-    page.keyboard.press("Control+Enter")
+    press(page, "Control+Enter")
     expect(page.locator("#length")).to_be_visible()  # the demonstration of the same prompt comes next
     page.get_by_text("Start from a completion that you ranked").click()
     page.get_by_role("button", name="Use this text").first.click()

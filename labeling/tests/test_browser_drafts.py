@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from labeling.models import Answer, Demonstration, Draft, Project, Slot, User
 from labeling.tests.rows import approved, ranking, sampled
-from webapp.tests.browser import Visit, session_of
+from webapp.tests.browser import Visit, press, session_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 REFUSED = ("status of 4", "status of 5", "net::ERR")
@@ -60,8 +60,7 @@ def test_ranking_draft_brings_back_marks_tiers_and_step(visit: Visit, project: P
     page = visit(alice, f"/task/{slot.pk}/")
     expect(page.locator("#progress")).to_contain_text("Rated")
     page.get_by_role("checkbox", name="Hallucination").check()
-    for key in "654331":
-        page.keyboard.press(key)
+    press(page, *"654331")
     expect(page.locator("#draft-state")).to_contain_text("Saved")
     page.reload()
     expect(page.locator("#progress")).to_have_text("Rated 4/4 · In tiers 2/4")
@@ -162,10 +161,9 @@ def test_time_at_work_stands_still_when_nobody_stirs(visit: Visit, project: Proj
     page.clock.install()
     page.goto(f"/task/{slot.pk}/")
     page.clock.run_for(30_000)
-    for digit in "1234":
-        page.keyboard.press(digit)
+    press(page, *"1234")
     page.clock.run_for(600_000)
-    page.keyboard.press("Control+Enter")
+    press(page, "Control+Enter")
     expect(page.locator("#progress")).to_have_count(0)
     revision = Answer.objects.get().current
     assert revision and 85 <= revision.active_seconds <= 95
@@ -230,9 +228,7 @@ def test_going_back_shows_what_was_handed_in(visit: Visit, project: Project, ali
     slot = Slot.objects.claim_next(project, alice)
     assert slot
     page = visit(alice, f"/task/{slot.pk}/")
-    for digit in "1234":
-        page.keyboard.press(digit)
-    page.keyboard.press("Control+Enter")
+    press(page, *"1234", "Control+Enter")
     expect(page.get_by_text("All done.")).to_be_visible()
     page.go_back()
     expect(page.get_by_role("heading", name="Ranking")).to_be_visible()

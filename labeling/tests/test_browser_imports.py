@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from labeling.models import Answer, ComparisonImport, Project, User
 from labeling.tests.test_browser_accessibility import LOOKS, complaints
-from webapp.tests.browser import Visit
+from webapp.tests.browser import Visit, press
 from worker.comparing import import_comparisons
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -32,9 +32,9 @@ def test_an_imported_pair_is_ranked_by_keys(visit: Visit, project: Project, caro
     page = visit(alice, "/desk/")
     page.get_by_role("button", name="Next task").click()
     expect(page.locator("#progress")).to_contain_text("Rated")
-    page.keyboard.press("2")
+    press(page, "2")
     expect(page.locator("#progress")).to_contain_text("A is better")
-    page.keyboard.press("Control+Enter")
+    press(page, "Control+Enter")
     page.wait_for_url("**/desk/**")
     answer = Answer.objects.get()
     assert answer.current and sorted(answer.current.tiers) == [1, 2] and answer.labeler == alice

@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from labeling.models import Answer, CompletionSet, Draft, Project, Revision, Slot, User
 from labeling.tests.rows import approved, sampled
-from webapp.tests.browser import Visit
+from webapp.tests.browser import Visit, press
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -48,11 +48,11 @@ def test_by_one_key(
     visit: Visit, pairs: Project, completion_set: CompletionSet, alice: User, key: str, said: tuple[list[int], int]
 ) -> None:
     page, slot = open_pair(visit, alice, pairs)
-    page.keyboard.press("Control+Enter")
+    press(page, "Control+Enter")
     expect(page.locator("#trouble")).to_have_text("Say which is better, or that they are about the same.")
-    page.keyboard.press(key)
+    press(page, key)
     expect(page.locator("#announcer")).not_to_be_empty()
-    page.keyboard.press("Control+Enter")
+    press(page, "Control+Enter")
     expect(page.get_by_text("All done.")).to_be_visible()
     assert stored(slot) == said
 
@@ -62,18 +62,17 @@ def test_by_arrows_with_ratings_flags_and_note(
 ) -> None:
     Project.objects.filter(pk=pairs.pk).update(require_ratings=True)
     page, slot = open_pair(visit, alice, pairs)
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowRight")
+    press(page, "ArrowRight", "ArrowRight")
     expect(page.locator("#announcer")).to_have_text("B is better")
-    page.keyboard.press("Control+Enter")
+    press(page, "Control+Enter")
     expect(page.locator("#trouble")).to_have_text("Not rated yet (1 to 7): A, B")
-    page.keyboard.press("3")  # the focus is on A's marks by now: digits rate
-    page.keyboard.press("6")
+    press(page, "3")  # the focus is on A's marks by now: digits rate
+    press(page, "6")
     expect(page.locator("#progress")).to_have_text("Rated 2/2 · B is better")
-    page.keyboard.press("x")
-    page.keyboard.press("Space")  # A's first flag
+    press(page, "x")
+    press(page, "Space")  # A's first flag
     page.get_by_label("Note on this comparison").fill("4 out of 7")
-    page.keyboard.press("Control+Enter")
+    press(page, "Control+Enter")
     expect(page.get_by_text("All done.")).to_be_visible()
     assert stored(slot) == ([2, 1], 2)
     revision = Revision.objects.get()
@@ -98,16 +97,14 @@ def test_on_a_phone(visit: Visit, pairs: Project, completion_set: CompletionSet,
 
 def test_neither_is_acceptable(visit: Visit, pairs: Project, completion_set: CompletionSet, alice: User) -> None:
     page, slot = open_pair(visit, alice, pairs)
-    page.keyboard.press("n")
-    page.keyboard.press("Control+Enter")
+    press(page, "n", "Control+Enter")
     expect(page.get_by_text("All done.")).to_be_visible()
     assert stored_verdict(slot) == ("none_acceptable", [], None)
 
 
 def test_cannot_judge(visit: Visit, pairs: Project, completion_set: CompletionSet, alice: User) -> None:
     page, slot = open_pair(visit, alice, pairs)
-    page.keyboard.press("5")
-    page.keyboard.press("s")
+    press(page, "5", "s")
     page.get_by_role("button", name="I cannot judge it").click()
     expect(page.get_by_text("All done.")).to_be_visible()
     assert stored_verdict(slot)[0] == "cannot_judge"
@@ -122,22 +119,22 @@ def test_two_that_say_the_same_are_tied(visit: Visit, pairs: Project, alice: Use
     sampled(approved(pairs), ["The same.", "The same. "])
     page, slot = open_pair(visit, alice, pairs)
     expect(page.get_by_text("B says the same")).to_be_visible()
-    page.keyboard.press("1")  # not to be chosen
-    page.keyboard.press("4")
+    press(page, "1")  # not to be chosen
+    press(page, "4")
     expect(page.locator("#progress")).to_contain_text("about the same")
-    page.keyboard.press("Control+Enter")
+    press(page, "Control+Enter")
     expect(page.get_by_text("All done.")).to_be_visible()
     assert stored(slot) == ([1, 1], 0)
 
 
 def test_difference_and_markdown(visit: Visit, pairs: Project, completion_set: CompletionSet, alice: User) -> None:
     page, _slot = open_pair(visit, alice, pairs)
-    page.keyboard.press("d")
+    press(page, "d")
     expect(page.locator(".pair mark").filter(has_text="old")).to_have_count(1)
-    page.keyboard.press("m")
+    press(page, "m")
     expect(page.locator(".pair .rendered strong")).to_have_text("roof")
     expect(page.locator(".pair mark")).to_have_count(0)
-    page.keyboard.press("m")
+    press(page, "m")
     expect(page.locator(".pair .said").filter(has_text="**roof**")).to_be_visible()
 
 
@@ -145,32 +142,28 @@ def test_draft_comes_back_and_is_undone(
     visit: Visit, pairs: Project, completion_set: CompletionSet, alice: User
 ) -> None:
     page, _slot = open_pair(visit, alice, pairs)
-    page.keyboard.press("7")
-    page.keyboard.press("2")
+    press(page, "7", "2")
     expect(page.locator("#draft-state")).to_contain_text("Saved")
     assert Draft.objects.get().payload["strength"] == 2
     page.reload()
     expect(page.locator("#progress")).to_contain_text("A is better")
-    page.keyboard.press("6")
-    page.keyboard.press("Control+z")
+    press(page, "6", "Control+z")
     expect(page.locator("#progress")).to_contain_text("A is better")
 
 
 def test_taken_back_and_changed_later(visit: Visit, pairs: Project, completion_set: CompletionSet, alice: User) -> None:
     page, slot = open_pair(visit, alice, pairs)
-    page.keyboard.press("1")
-    page.keyboard.press("Control+Enter")
+    press(page, "1", "Control+Enter")
     page.get_by_role("button", name="Take it back").click()
     expect(page.locator("#progress")).to_contain_text("A is much better")
-    page.keyboard.press("Control+Enter")
+    press(page, "Control+Enter")
     expect(page.get_by_text("All done.")).to_be_visible()
     answer = Answer.objects.get()
     page.goto(f"/answers/{answer.pk}/")
     expect(page.get_by_text("A is much better")).to_be_visible()
     page.get_by_role("button", name="Change").click()
     expect(page.locator("#progress")).to_contain_text("A is much better")
-    page.keyboard.press("5")
-    page.keyboard.press("Control+Enter")
+    press(page, "5", "Control+Enter")
     expect(page.locator(".preference")).to_have_text("B is slightly better")
     newest = Revision.objects.order_by("-number").first()
     assert newest and [newest.tiers[index] for index in slot.shown_order] == [2, 1] and newest.strength == 1
@@ -181,13 +174,12 @@ def test_keys_are_shown_and_may_be_others(
 ) -> None:
     User.objects.filter(pk=alice.pk).update(keys={"prefer_7": "j"})
     page, slot = open_pair(visit, alice, pairs)
-    page.keyboard.press("?")
+    press(page, "?")
     row = page.locator("#keys-dialog tr").filter(has_text="B is much better")
     expect(row.locator("kbd")).to_have_text("J")
     expect(page.locator("#keys-dialog")).not_to_contain_text("tier")
-    page.keyboard.press("Escape")
-    page.keyboard.press("7")  # means nothing now
-    page.keyboard.press("j")
-    page.keyboard.press("Control+Enter")
+    press(page, "Escape")
+    press(page, "7")  # means nothing now
+    press(page, "j", "Control+Enter")
     expect(page.get_by_text("All done.")).to_be_visible()
     assert stored(slot) == ([2, 1], 3)

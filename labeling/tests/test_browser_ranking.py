@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from labeling.models import Answer, CompletionSet, Project, Revision, Slot, User
 from labeling.tests.rows import approved, sampled
-from webapp.tests.browser import Visit
+from webapp.tests.browser import Visit, press
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -31,8 +31,7 @@ def open_task(visit: Visit, who: User, project: Project, **options: Any) -> tupl
 
 
 def rate_all(page: Page, marks: str = "5421") -> None:
-    for mark in marks:
-        page.keyboard.press(mark)
+    press(page, *marks)
     expect(page.locator("#board-step")).to_be_visible()
 
 
@@ -65,10 +64,9 @@ def tier(page: Page, number: int) -> Any:
 def test_ranking_by_keys(visit: Visit, project: Project, completion_set: CompletionSet, alice: User) -> None:
     page, slot = open_task(visit, alice, project)
     rate_all(page, "5421")
-    for digit in "2132":
-        page.keyboard.press(digit)
+    press(page, *"2132")
     expect(page.locator("#announcer")).to_have_text("D moved to tier 2, tied with A")
-    page.keyboard.press("Control+Enter")
+    press(page, "Control+Enter")
     expect(page.get_by_text("All done.")).to_be_visible()
     assert stored(slot) == {"A": 2, "B": 1, "C": 3, "D": 2}
     assert marks(slot) == {"A": 5, "B": 4, "C": 2, "D": 1}
@@ -77,12 +75,11 @@ def test_ranking_by_keys(visit: Visit, project: Project, completion_set: Complet
 def test_ranking_by_arrows(visit: Visit, project: Project, completion_set: CompletionSet, alice: User) -> None:
     page, slot = open_task(visit, alice, project)
     rate_all(page)
-    for digit in "1234":
-        page.keyboard.press(digit)
+    press(page, *"1234")
     for key in ("ArrowUp", "ArrowUp", "Alt+ArrowUp", "0", "4"):  # D -> B, B up into A's tier, out again, then last
-        page.keyboard.press(key)
+        press(page, key)
     expect(card(page, "B")).to_be_focused()
-    page.keyboard.press("Control+Enter")
+    press(page, "Control+Enter")
     expect(page.get_by_text("All done.")).to_be_visible()
     assert stored(slot) == {"A": 1, "B": 3, "C": 2, "D": 3}
 
@@ -155,9 +152,7 @@ def test_nine_completions_without_ratings(visit: Visit, project: Project, alice:
     project.refresh_from_db()
     sampled(approved(project), [f"Answer number {n}" for n in range(9)])
     page, slot = open_task(visit, alice, project)
-    for digit in "987654321":
-        page.keyboard.press(digit)
-    page.keyboard.press("Control+Enter")
+    press(page, *"987654321", "Control+Enter")
     expect(page.get_by_text("All done.")).to_be_visible()
     assert stored(slot) == dict(zip("ABCDEFGHI", range(9, 0, -1), strict=True))
     assert set(marks(slot).values()) == {None}
@@ -167,11 +162,10 @@ def test_no_order_can_be_handed_in_untouched(
     visit: Visit, project: Project, completion_set: CompletionSet, alice: User
 ) -> None:
     page, _slot = open_task(visit, alice, project)
-    page.keyboard.press("Control+Enter")
+    press(page, "Control+Enter")
     expect(page.locator("#trouble")).to_have_text("Not rated yet (1 to 7): A, B, C, D")
     rate_all(page)
-    page.keyboard.press("3")
-    page.keyboard.press("Control+Enter")
+    press(page, "3", "Control+Enter")
     expect(page.locator("#trouble")).to_have_text("In no tier yet: B, C, D")
     assert not Answer.objects.exists()
 
@@ -192,24 +186,21 @@ def test_keys_rest_while_a_syllable_is_composed(
 ) -> None:
     page, slot = open_task(visit, alice, project)
 
-    def press(init: str) -> None:
+    def composed(init: str) -> None:
         page.evaluate(f"document.body.dispatchEvent(new KeyboardEvent('keydown', {{ {init}, bubbles: true }}))")
 
-    press(f"key: '5', {composing}")
+    composed(f"key: '5', {composing}")
     expect(page.locator(".letters button").first).to_contain_text("–")
-    press("key: '5'")
+    composed("key: '5'")
     expect(page.locator(".letters button").first).to_contain_text("5")
-    page.keyboard.press("4")
-    page.keyboard.press("2")
-    page.keyboard.press("1")
-    press(f"key: '1', {composing}")
+    press(page, "4", "2", "1")
+    composed(f"key: '1', {composing}")
     expect(tier(page, 1).locator(".completion")).to_have_count(0)
-    for digit in "1234":
-        page.keyboard.press(digit)
-    press(f"key: 'Enter', ctrlKey: true, {composing}")
+    press(page, *"1234")
+    composed(f"key: 'Enter', ctrlKey: true, {composing}")
     page.wait_for_timeout(300)
     assert not Answer.objects.exists()
-    press("key: 'Enter', ctrlKey: true")
+    composed("key: 'Enter', ctrlKey: true")
     expect(page.get_by_text("All done.")).to_be_visible()
     assert stored(slot) == {"A": 1, "B": 2, "C": 3, "D": 4}
 
@@ -219,8 +210,7 @@ def test_double_click_on_submit_stores_once(
 ) -> None:
     page, _slot = open_task(visit, alice, project)
     rate_all(page)
-    for digit in "1234":
-        page.keyboard.press(digit)
+    press(page, *"1234")
     page.get_by_role("button", name="Submit").dblclick()
     expect(page.get_by_text("All done.")).to_be_visible()
     assert Answer.objects.get().revisions.count() == 1
@@ -236,8 +226,7 @@ def test_second_tab_is_told_and_keeps_its_work(
         page.bring_to_front()
         expect(page.locator("#progress")).to_contain_text("Rated")
         rate_all(page)
-        for digit in digits:
-            page.keyboard.press(digit)
+        press(page, *digits)
     submit(first)
     second.bring_to_front()
     second.get_by_role("button", name="Submit").click()
@@ -254,8 +243,7 @@ def test_lost_lease_is_said_and_the_work_stays(
 ) -> None:
     page, slot = open_task(visit, alice, project, tolerate=REFUSED)
     rate_all(page)
-    for digit in "1234":
-        page.keyboard.press(digit)
+    press(page, *"1234")
     expect(page.locator("#draft-state")).to_contain_text("Saved")
     Slot.objects.filter(pk=slot.pk).update(labeler=bob, fence=slot.fence + 1)
     page.get_by_role("button", name="Submit").click()
@@ -283,7 +271,7 @@ def test_model_is_named_nowhere_in_the_page(
     page.get_by_role("button", name="Next task").first.click()
     expect(page.locator("#progress")).to_contain_text("Rated")
     rate_all(page)
-    page.keyboard.press("1")
+    press(page, "1")
     expect(page.locator("#draft-state")).to_contain_text("Saved")
     assert len(sent) > 3
     assert not any("tiny-1" in text for text in sent)

@@ -83,6 +83,13 @@ def visit(chromium: Browser, live_server: Any) -> Iterator[Visit]:
     assert complaints == []
 
 
+def press(page: Page, *keys: str) -> None:
+    """Press keys once the page's scripts listen; what is shown may be a moment ahead of them."""
+    page.wait_for_load_state()
+    for key in keys:
+        page.keyboard.press(key)
+
+
 def session_of(who: Any) -> str:
     client = Client()
     client.force_login(who)

@@ -19,6 +19,8 @@ import pytest
 from django.conf import settings
 from playwright.sync_api import Browser, Page, expect
 
+from webapp.tests.browser import press
+
 pytestmark = [pytest.mark.browser, pytest.mark.journey, pytest.mark.timeout(900)]
 
 START = 240
@@ -155,12 +157,11 @@ def test_labelers_rank_and_demonstrate_and_no_model_is_named(site: Site) -> None
         page.get_by_role("button", name="the next ranking").click()
         expect(page.locator("#stage .completion")).to_be_visible()
         assert "smollm2" not in page.content().lower()
-        for mark in "4622":
-            page.keyboard.press(mark)
+        press(page, *"4622")
         for letter, tier in zip("ABCD", tiers, strict=True):
             page.get_by_role("button", name=f"{letter} to tier {tier}", exact=True).click()
         done = len(site.api(name, "rankings/"))
-        page.keyboard.press("Control+Enter")
+        press(page, "Control+Enter")
         site.wait("the ranking", 20, lambda name=name, done=done: len(site.api(name, "rankings/")) == done + 1)
     ranked = [ranking["completion_set"] for ranking in site.api("labeler1", "rankings/")]
     others = [ranking["completion_set"] for ranking in site.api("labeler2", "rankings/")]

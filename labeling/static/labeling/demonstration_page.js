@@ -91,6 +91,7 @@
       window.announce(gettext("The text is in the field. Correct it; Ctrl or ⌘ + Z outside the field brings back what was there."));
     });
   }
+  if (task.isUntouched && text.value) task.changed(); // written before this script ran
   showLength();
   countTokens();
   if (matchMedia("(min-width: 900px)").matches) text.focus();

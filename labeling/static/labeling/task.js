@@ -55,6 +55,7 @@ class Task {
       refused: (refusal) => this.refused(refusal),
       lastSign: () => this.clock.lastSign,
     });
+    this.isUntouched = !begun;
     if (begun) this.applyWork(begun);
     this.now = JSON.stringify(this.readWork());
     if (unsent) this.draft.send(false, unsent.payload);

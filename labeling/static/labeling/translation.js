@@ -1,7 +1,7 @@
 // Says so where a draft could not be saved; the text stays in the page.
 "use strict";
 
-document.addEventListener("DOMContentLoaded", () => {
+(function () {
   const form = document.getElementById("translation");
   const complain = (words) => {
     const status = document.getElementById("draft-status");
@@ -20,6 +20,4 @@ document.addEventListener("DOMContentLoaded", () => {
     ? gettext("You are logged out. Log in again in another tab, then go on here.")
     : gettext("The draft was not saved. Copy your text, then reload the page.")));
   window.addEventListener("beforeunload", (event) => { if (unsaved) event.preventDefault(); });
-  for (const field of form.querySelectorAll("textarea")) // typed before this script ran
-    if (field.value !== field.defaultValue) field.dispatchEvent(new Event("input", { bubbles: true }));
-});
+})();
