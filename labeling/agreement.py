@@ -20,6 +20,7 @@ Metric = Literal["nominal", "ordinal", "interval"]
 Rater = TypeVar("Rater", bound=Hashable)
 
 Z = NormalDist().inv_cdf(0.975)
+MANY = 500  # sets from which on an interval is not drawn
 
 
 @dataclass(frozen=True)
@@ -77,19 +78,30 @@ def bootstrap_interval(sets: Iterable[Agreement], *, draws: int = 1000, seed: in
     """95% interval of the rate of all sets together: sets drawn with replacement, each with all of its judgements.
 
     The same for the same seed. Sets without a judgement say nothing and are left out; None for fewer than two others.
-    It answers for other sets from the same labelers, not for other labelers. Of few sets it is too narrow: with two
-    simulated labelers at 73% it held the true rate 82 times in 100 from 5 sets, 91 from 10, 94 from 200 (Wilson's
-    interval of the sum: 62 to 69 times). Where all sets agree alike it is a point.
+    From 500 sets on it is the normal interval of a ratio (Cochran 1977, 6.4), which is the same to a thousandth there
+    and takes a hundredth of the time. It answers for other sets from the same labelers, not for other labelers. Of few
+    sets it is too narrow: with two simulated labelers at 73% it held the true rate 82 times in 100 from 5 sets, 91 from
+    10, 94 from 200 (Wilson's interval of the sum: 62 to 69 times). Where all sets agree alike it is a point.
     """
     # A complex number carries both counts through one sum.
     counts = [complex(one.agreed, one.pairs) for one in sets if one.pairs]
     if len(counts) < 2:
         return None
+    if len(counts) >= MANY:
+        return _ratio_interval(counts)
     chance = random.Random(seed)
     totals = (sum(chance.choices(counts, k=len(counts))) for _ in range(draws))
     rates = sorted(total.real / total.imag for total in totals)
     tail = int(0.025 * draws)
     return rates[tail], rates[-1 - tail]
+
+
+def _ratio_interval(counts: Sequence[complex]) -> Interval:
+    total = sum(counts)
+    rate = total.real / total.imag
+    squares = sum((one.real - rate * one.imag) ** 2 for one in counts)
+    error = Z * math.sqrt(squares * len(counts) / (len(counts) - 1)) / total.imag
+    return max(0.0, rate - error), min(1.0, rate + error)
 
 
 def mid_ranks(tiers: Sequence[int]) -> list[float]:

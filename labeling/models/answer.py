@@ -100,7 +100,7 @@ class AnswerQuerySet(models.QuerySet["Answer"]):
         independent = independent.order_by("-pk")[:newest]
         rows = list(independent.values_list(*names, *facts))
         lengths: dict[int, dict[int, int]] = defaultdict(dict)
-        texts = Completion.objects.filter(completion_set__in=independent.values("completion_set")).order_by()
+        texts = Completion.objects.filter(completion_set__in={row[0] for row in rows}).order_by()
         for chosen, index, length in texts.values_list("completion_set", "index", Length("text")):
             lengths[chosen][index] = length
         return [

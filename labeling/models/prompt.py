@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models, transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, F, OuterRef
 from django.utils.translation import gettext_lazy as _
 
 from labeling.audit import record_state
@@ -132,7 +132,8 @@ class PromptQuerySet(models.QuerySet["Prompt"]):
     def with_completions(self, kind: str) -> Self:
         """Prompts whose set from the project's current policy is `in_work`, `sampled` or `failed`."""
         sets = getattr(apps.get_model("labeling", "CompletionSet").objects, kind)()
-        return self.filter(Exists(sets.filter(prompt=OuterRef("pk"), policy_name=OuterRef("project__policy_name"))))
+        # The project is joined to the sets: joined to the prompts, it makes SQLite sort them all to show a page.
+        return self.filter(Exists(sets.filter(prompt=OuterRef("pk"), policy_name=F("project__policy_name"))))
 
     def tags_and_sources(self) -> tuple[list[str], list[str]]:
         """What there is to filter by, in order."""

@@ -16,6 +16,7 @@ from statsmodels.stats.inter_rater import aggregate_raters, fleiss_kappa
 from statsmodels.stats.proportion import proportion_confint
 
 from labeling.agreement import (
+    MANY,
     Agreement,
     Metric,
     bootstrap_interval,
@@ -151,6 +152,15 @@ def test_large_sets_weigh_more() -> None:
     interval = bootstrap_interval([Agreement(0, 1), Agreement(90, 90)] * 50)
     assert interval is not None
     assert interval[0] > 0.97
+
+
+def test_the_interval_of_many_sets_is_the_drawn_one() -> None:
+    chance = random.Random(6)
+    sets = [pair_agreement(noisy(chance.randint(4, 9), chance, raters=2)) for _ in range(MANY)]
+    few, many = bootstrap_interval(sets[:-1], draws=20_000), bootstrap_interval(sets)
+    assert many == pytest.approx(few, abs=0.001)
+    assert bootstrap_interval([Agreement(3, 3)] * MANY) == (1.0, 1.0)
+    assert bootstrap_interval([*[Agreement(3, 3)] * MANY, Agreement(2, 3)]) == pytest.approx((0.998, 1), abs=0.001)
 
 
 def test_the_bootstrap_holds_the_true_rate_as_often_as_it_says() -> None:

@@ -44,7 +44,8 @@ def adjudication(request: HttpRequest, slug: str) -> HttpResponse:
     """The queue: sets whose labelers are furthest apart, and those decided last."""
     project = get_object_or_404(Project.objects.curated_by(person(request)), slug=slug)
     decided = Answer.objects.decisions().filter(completion_set__project=project)
-    others = Answer.objects.independent().filter(completion_set=OuterRef("completion_set")).exclude(pk=OuterRef("pk"))
+    # Whether they count, too, is looked at where they are read.
+    others = Answer.objects.filter(completion_set=OuterRef("completion_set")).exclude(pk=OuterRef("pk"))
     said = Answer.objects.filter(Exists(others), completion_set__project=project).exclude(
         completion_set__in=decided.values("completion_set")
     )
