@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=settings.JOB_LEASE_SECONDS)
 MAX_ATTEMPTS = 3
+PATIENCE = timedelta(minutes=3)  # that people have before they wonder whether there is a worker
 MOST_WAITING = 100  # messages in a queue: a worker that is behind learns nothing from more of them
 BROKER_PAUSE = 5.0  # seconds in which a broker that did not answer is not asked again, so that pages stay quick
 
@@ -43,6 +44,12 @@ class JobQuerySet(models.QuerySet["Any"]):
 
     def unfinished(self) -> Self:
         return self.filter(state__in=(Job.State.QUEUED, Job.State.RUNNING))
+
+    def is_stalled(self) -> bool:
+        """Whether jobs have been waiting for minutes while none is being worked on: likely no worker is there."""
+        patience = Now() - PATIENCE
+        waiting = self.filter(state=Job.State.QUEUED, created_at__lt=patience).exists()
+        return waiting and not self.filter(heartbeat_at__gte=patience).exists()
 
     def claim(self, pk: int) -> Any | None:
         """The job, now ours, or None where another worker was faster or there is nothing to do."""

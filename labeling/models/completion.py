@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Self, TypedDict
 
 from django.apps import apps
@@ -19,7 +18,6 @@ from labeling.rankings import LETTERS, Verdict, first_alike
 from labeling.uncertainty import drawn
 from worker.jobs import Job, JobQuerySet
 
-PATIENCE = timedelta(minutes=3)
 MOST_STAND_INS = 3  # where so many cannot judge a set, more would not help
 
 
@@ -281,21 +279,13 @@ def shown_groups(completions: Sequence[Completion]) -> list[ShownGroup]:
     return groups
 
 
-class SamplingJobQuerySet(JobQuerySet):
-    def is_stalled(self) -> bool:
-        """Whether jobs have been waiting for minutes while none is being worked on: the sampler is likely down."""
-        patience = Now() - PATIENCE
-        waiting = self.filter(state=Job.State.QUEUED, created_at__lt=patience).exists()
-        return waiting and not self.filter(heartbeat_at__gte=patience).exists()
-
-
 class SamplingJob(Job):
     TASK = "worker.tasks.sample"
     QUEUE = "sample"
 
     completion_set = models.OneToOneField(CompletionSet, on_delete=models.CASCADE, related_name="job")
 
-    objects = SamplingJobQuerySet.as_manager()
+    objects = JobQuerySet.as_manager()
 
     class Meta:
         indexes = [models.Index(fields=["state"])]

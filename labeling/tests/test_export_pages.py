@@ -3,6 +3,7 @@
 import asyncio
 import re
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 from playwright.sync_api import expect
 
 from labeling.downloads import Download
@@ -54,6 +56,16 @@ def test_asking_for_a_file_queues_it_and_shows_it(as_carol: Client, project: Pro
     text = answer.content.decode()
     assert "waits for a worker" in text and "with ties" in text
     assert f'hx-get="{reverse("export_rows", args=[project.slug])}"' in text
+
+
+def test_a_file_that_waits_for_long_says_why(as_carol: Client, project: Project, carol: User) -> None:
+    export = Export.objects.create(project=project, by=carol)
+    address = reverse("export_rows", args=[project.slug])
+    assert "every worker is busy" not in as_carol.get(address).content.decode()
+    Export.objects.update(created_at=timezone.now() - timedelta(minutes=4))
+    assert "every worker is busy" in as_carol.get(address).content.decode()
+    assert Export.objects.claim(export.pk)
+    assert "every worker is busy" not in as_carol.get(address).content.decode()
 
 
 def test_progress_is_shown_and_asked_for_until_the_file_is_there(

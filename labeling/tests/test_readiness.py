@@ -1,12 +1,14 @@
 """Can I train on this: what a look over the labels finds, and what the page says of it."""
 
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from labeling import readiness
 from labeling.models import (
@@ -179,6 +181,9 @@ def test_the_page_asks_for_a_look_and_shows_how_far_it_is(judged: RewardModel, s
     assert Readiness.objects.get().state == "queued"
     assert "as soon as a worker is free" in client.get(address).content.decode()
     assert "as soon as" in client.get(f"{address}progress/").content.decode()
+    assert "every worker is busy" not in client.get(f"{address}progress/").content.decode()
+    Readiness.objects.update(created_at=timezone.now() - timedelta(minutes=4))
+    assert "every worker is busy" in client.get(f"{address}progress/").content.decode()
     ScoringJob.objects.all().delete()
     job = Readiness.objects.claim(Readiness.objects.get().pk)
     job.fail("The disk is full.")

@@ -87,4 +87,5 @@ def _export(request: HttpRequest, pk: int) -> Export:
 
 def _rows(request: HttpRequest, project: Project) -> dict[str, Any]:
     rows = list(Export.objects.visible_to(request.user).filter(project=project).select_related("by", "project")[:SHOWN])
-    return {"exports": rows, "is_busy": any(export.is_unfinished for export in rows)}
+    is_busy = any(export.is_unfinished for export in rows)
+    return {"exports": rows, "is_busy": is_busy, "is_stalled": is_busy and Export.objects.is_stalled()}

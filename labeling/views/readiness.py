@@ -78,8 +78,11 @@ def _standing(project: Project) -> dict[str, Any]:
     """The jobs that are under way or have failed."""
     look = Readiness.objects.under_way(project)
     scoring = ScoringJob.objects.filter(project=project).order_by("-pk").first()
-    jobs = [job for job in (look, scoring) if job]
-    return {"look": look, "scoring": scoring, "is_busy": any(job.is_unfinished for job in jobs)}
+    under_way = [
+        jobs for job, jobs in ((look, Readiness.objects), (scoring, ScoringJob.objects)) if job and job.is_unfinished
+    ]
+    is_stalled = any(jobs.is_stalled() for jobs in under_way)
+    return {"look": look, "scoring": scoring, "is_busy": bool(under_way), "is_stalled": is_stalled}
 
 
 def _shown(report: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import Count, QuerySet
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.loader import render_to_string
 from django.urls import URLPattern, path, reverse
@@ -15,6 +15,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST
 
+from labeling.downloads import Download
 from rlhf.admin.base import OpsAdmin, link
 from rlhf.forms import FreezeForm
 from rlhf.models import DatasetSnapshot
@@ -102,7 +103,7 @@ class SnapshotAdmin(OpsAdmin[DatasetSnapshot]):
             messages.success(request, _("Every file is as it was frozen."))
         return redirect(reverse("admin:rlhf_datasetsnapshot_change", args=[pk]))
 
-    def file_view(self, request: HttpRequest, pk: int, name: str) -> FileResponse:
+    def file_view(self, request: HttpRequest, pk: int, name: str) -> Download:
         snapshot = get_object_or_404(DatasetSnapshot, pk=pk)
         if name not in {"manifest.json", *_files(snapshot)}:
             raise Http404
@@ -110,7 +111,7 @@ class SnapshotAdmin(OpsAdmin[DatasetSnapshot]):
             file = (snapshot.path / name).open("rb")
         except FileNotFoundError as error:
             raise Http404 from error
-        return FileResponse(file, as_attachment=True, filename=f"snapshot-{pk}-{name}")
+        return Download(file, as_attachment=True, filename=f"snapshot-{pk}-{name}")
 
     @admin.display(description=_("snapshot"), ordering="pk")
     def number(self, snapshot: DatasetSnapshot) -> str:
