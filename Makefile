@@ -66,7 +66,7 @@ proofs: $(VENV)/dev.installed  ## the trainers on tasks whose answer is known: o
 korean: $(VENV)/worker.installed  ## train a small Korean policy from scratch and promote it in a Korean project
 	$(PY) manage.py korean $(CSV)
 
-screenshots: $(VENV)/dev.installed  ## every page in both languages, light and dark, narrow and wide, into screenshots/
+screenshots: $(VENV)/dev.installed  ## every page in both languages, light and dark, narrow and wide, into screenshots/, judged by axe
 	@.ci/need g++ chromium fonts-nanum
 	$(PY) -m pytest webapp/tests/screenshots.py -m slow -q
 

@@ -46,6 +46,11 @@ class Decoding:
     def rows(self) -> int:
         return len(self.said)
 
+    def room(self, *shape: int) -> Tensor:
+        """Memory to be filled. What is not seen yet must be a number, as its weight is 0; native code skips it."""
+        weight = self.model.model.embed_tokens.weight
+        return weight.new_zeros(shape) if self.native is None else weight.new_empty(shape)
+
     def join(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> Tensor:
         """Read prompts, each once and without padding, and add rows[i] rows behind prompt i; their first logits."""
         lengths = [len(prompt) for prompt in prompts]
@@ -121,8 +126,7 @@ class Decoding:
             wider = columns if self.longest <= columns else columns + max(32, columns // 4)
             for memories in (self.keys, self.values):
                 for layer, old in enumerate(memories):
-                    # What is not seen yet must be a number: its weight is 0.
-                    memories[layer] = old.new_zeros(max(rows, self.rows), groups, wider, width)
+                    memories[layer] = self.room(max(rows, self.rows), groups, wider, width)
                     memories[layer][:rows, :, :columns] = old
             columns = wider
         heads = torch.arange(self.rows * groups, device=self.device).view(-1, groups)
@@ -223,9 +227,8 @@ class _Reading:
 
     def __init__(self, decoding: Decoding, lengths: list[int]) -> None:
         config = decoding.config
-        weight = decoding.model.model.embed_tokens.weight
         shape = (len(lengths), config.num_key_value_heads, max(lengths), config.head_dim)
-        self.keys, self.values = ([weight.new_zeros(shape) for _ in range(config.num_hidden_layers)] for _ in range(2))
+        self.keys, self.values = ([decoding.room(*shape) for _ in range(config.num_hidden_layers)] for _ in range(2))
         self.lengths = lengths
         self.apart = Apart(lengths, decoding.model.model, decoding.device)
 

@@ -73,6 +73,8 @@ def library() -> ctypes.CDLL | None:
     found.linear_int8.restype = None
     found.rms_norm.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 2 + [ctypes.c_float, ctypes.c_int]
     found.rms_norm.restype = None
+    found.rotate.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 4 + [ctypes.c_int]
+    found.rotate.restype = None
     found.swiglu.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2 + [ctypes.c_int]
     found.swiglu.restype = None
     found.attend.argtypes = [ctypes.POINTER(Step), ctypes.c_int64, ctypes.c_int]
@@ -132,13 +134,15 @@ class NativeInt8Linear:
 
     def __init__(self, native: ctypes.CDLL, weight: Tensor, bias: Tensor | None) -> None:
         self.native, (self.outputs, inputs) = native, weight.shape
-        panels, groups = -(-self.outputs // 32), -(-inputs // 64)
-        padded = F.pad(weight.detach(), (0, groups * 64 - inputs, 0, panels * 32 - self.outputs))
-        blocks = padded.view(panels, 2, 16, groups, 64)
+        half, together = native.int8_outputs(), native.int8_together()
+        panels, groups = -(-self.outputs // (2 * half)), -(-inputs // 64)
+        padded = F.pad(weight.detach(), (0, groups * 64 - inputs, 0, panels * 2 * half - self.outputs))
+        blocks = padded.view(panels, 2, half, groups, 64)
         scales = blocks.abs().amax(dim=-1, keepdim=True) / 127
         rounded = (blocks / scales.clamp_min(1e-30)).round().to(torch.int8)
-        self.weights = rounded.view(panels, 2, 16, groups, 16, 4).permute(0, 3, 4, 1, 2, 5).contiguous()
-        self.scales = scales[..., 0].permute(0, 3, 1, 2).contiguous()  # (panels, groups, 2, 16)
+        by_instruction = rounded.view(panels, 2, half, groups, 64 // together, together)
+        self.weights = by_instruction.permute(0, 3, 4, 1, 2, 5).contiguous()
+        self.scales = scales[..., 0].permute(0, 3, 1, 2).contiguous()  # (panels, groups, 2, half)
         self.corrections = (-128 * rounded.sum(dim=-1, dtype=torch.int32)).permute(0, 3, 1, 2).contiguous()
         self.bias = None if bias is None else bias.detach().contiguous()
         parts = (self.weights, self.scales, self.corrections, self.bias)
@@ -166,6 +170,17 @@ class NativeNorm(nn.Module):
         rows = x.numel() // width
         self.native.rms_norm(x.data_ptr(), self.weight.data_ptr(), y.data_ptr(), rows, width, self.eps, threads)
         return y
+
+
+def rotated(native: ctypes.CDLL, x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+    """`rotate` of `transformer.py` for x (B, T, heads, E), a part of what one product made for B and T."""
+    x, places = x.float(), (*x.shape[:2], 1, x.shape[3])
+    cos, sin = (part.float().expand(places).contiguous() for part in angles)
+    y = x.new_empty(x.shape)
+    rows, heads, width = x.shape[0] * x.shape[1], *x.shape[2:]
+    pointers = (part.data_ptr() for part in (x, cos, sin, y))
+    native.rotate(*pointers, rows, heads, width, x.stride(1), torch.get_num_threads())
+    return y
 
 
 def swiglu(native: ctypes.CDLL, gates_ups: Tensor) -> Tensor:

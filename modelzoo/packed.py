@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from modelzoo.linear import ONEDNN, Linear
-from modelzoo.native import NativeInt8Linear, NativeLinear, NativeNorm, library, swiglu
+from modelzoo.native import NativeInt8Linear, NativeLinear, NativeNorm, library, rotated, swiglu
 from modelzoo.transformer import MLP, Attention, RMSNorm, Transformer, rotate
 
 Product = Callable[[Tensor], Tensor]
@@ -81,12 +81,12 @@ def _methods(module: nn.Module, pack: Pack) -> tuple[dict[str, Callable[..., Any
         if not isinstance(module.q_norm, nn.Identity):
             return {"projections": lambda x: together(x).split(parts, dim=-1)}, names
         keys_end, width = (parts[0] + parts[1]) // module.head_dim, module.head_dim
-        counts = [part // width for part in parts]
+        counts, native = [part // width for part in parts], library()
 
         def heads(x: Tensor, angles: tuple[Tensor, Tensor] | None) -> Sequence[Tensor]:
             queries_keys, values = together(x).unflatten(-1, (-1, width)).tensor_split([keys_end], dim=2)
             if angles is not None:
-                queries_keys = rotate(queries_keys, angles)
+                queries_keys = rotated(native, queries_keys, angles) if native else rotate(queries_keys, angles)
             return *queries_keys.split(counts[:2], dim=2), values
 
         return {"heads": heads}, names

@@ -6,7 +6,7 @@ from typing import Any, Self, TypedDict
 
 from django.apps import apps
 from django.db import models, transaction
-from django.db.models import Count, F, Q
+from django.db.models import Count, Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
@@ -77,7 +77,23 @@ class CompletionSetQuerySet(models.QuerySet["CompletionSet"]):
         work = self.filter(origin=CompletionSet.Origin.IMPORTED)
         work.filter(state=CompletionSet.State.EXPIRED).update(state=CompletionSet.State.READY)
         ready = work.filter(state=CompletionSet.State.READY).select_related("project")
-        apps.get_model("labeling", "Slot").objects.open_rankings(ready)
+        apps.get_model("labeling", "Slot").objects.open_rankings(ready, ready.stand_ins())
+
+    @transaction.atomic
+    def close_or_reopen(self) -> None:
+        """See `CompletionSet.close_or_reopen`; sets whose state is right are not looked at one by one."""
+        slots = apps.get_model("labeling", "Slot").objects.filter(completion_set=OuterRef("pk"), purpose=Purpose.LABEL)
+        has_place_left = Exists(slots.exclude(state="answered"))
+        closed = list(self.filter(state=CompletionSet.State.CLOSED).filter(has_place_left).values_list("pk", flat=True))
+        for start in range(0, len(closed), BATCH):
+            batch = CompletionSet.objects.filter(pk__in=closed[start : start + BATCH])
+            # Locked before the places are looked at again: somebody may be filling the last of them.
+            locked = list(batch.select_for_update().values_list("pk", flat=True))
+            still = CompletionSet.objects.filter(pk__in=locked, state=CompletionSet.State.CLOSED)
+            still.filter(has_place_left).update(state=CompletionSet.State.READY)
+        full = self.filter(state=CompletionSet.State.READY).exclude(has_place_left)
+        for completion_set in full.select_related("project"):  # each is told to the webhooks
+            completion_set.close_or_reopen()
 
     @transaction.atomic
     def expire(self) -> int:

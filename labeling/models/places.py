@@ -1,6 +1,7 @@
 """The places of a piece of work: as many slots as labelers are asked for, opened and withdrawn."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Self
 
 from django.db import models, transaction
@@ -24,21 +25,13 @@ class PlaceQuerySet(models.QuerySet["Slot"]):
 
         Those there stay.
         """
-        stand_ins = CompletionSet.objects.filter(pk=completion_set.pk).stand_ins().get(completion_set.pk, 0)
-        self._open(
-            self.model(
-                project=completion_set.project,
-                task_type="ranking",
-                prompt=completion_set.prompt,
-                completion_set=completion_set,
-                ordinal=ordinal,
-                priority=self.model.turn(completion_set.created_at, completion_set.head_start, ordinal),
-            )
-            for ordinal in range(completion_set.project.ranking_overlap + stand_ins)
-        )
+        self.open_rankings([completion_set], CompletionSet.objects.filter(pk=completion_set.pk).stand_ins())
 
-    def open_rankings(self, sets: Iterable[CompletionSet]) -> None:
-        """As many slots for rankings of each of `sets` as its project asks for; those there stay."""
+    def open_rankings(self, sets: Iterable[CompletionSet], stand_ins: Mapping[int, int]) -> None:
+        """As many slots for rankings of each of `sets` as its project asks for, and `stand_ins` more by set.
+
+        Those there stay.
+        """
         self._open(
             self.model(
                 project=each.project,
@@ -49,7 +42,7 @@ class PlaceQuerySet(models.QuerySet["Slot"]):
                 priority=self.model.turn(each.created_at, each.head_start, ordinal),
             )
             for each in sets
-            for ordinal in range(each.project.ranking_overlap)
+            for ordinal in range(each.project.ranking_overlap + stand_ins.get(each.pk, 0))
         )
 
     def open_demonstrations(self, prompts: Iterable[Prompt]) -> None:
@@ -68,7 +61,9 @@ class PlaceQuerySet(models.QuerySet["Slot"]):
         )
 
     def _open(self, slots: "Iterable[Slot]") -> None:
-        self.model.objects.bulk_create(slots, ignore_conflicts=True, batch_size=BATCH)
+        waiting = iter(slots)
+        while batch := list(islice(waiting, BATCH)):  # bulk_create would hold all of them in memory
+            self.model.objects.bulk_create(batch, ignore_conflicts=True)
 
     @transaction.atomic
     def withdraw(self) -> None:
@@ -83,12 +78,11 @@ class PlaceQuerySet(models.QuerySet["Slot"]):
     def match_overlap(self, project: Project) -> None:
         """After a change of the project's overlap: open the places that are missing, withdraw open ones too many."""
         project = Project.objects.filter(pk=project.pk).lock().get()
-        ranked = project.completion_sets.ranked().select_related("project", "prompt")
-        for completion_set in ranked.iterator():
-            self.open_places(completion_set)
+        ranked = project.completion_sets.ranked()
+        stand_ins = ranked.stand_ins()
+        self.open_rankings(ranked.select_related("project").iterator(), stand_ins)
         prompts = project.prompts.approved().select_related("project")
         self.open_demonstrations(prompts.sampled_for().exclude(demonstrations__origin="imported"))
-        stand_ins = ranked.stand_ins()
         too_many = Q(task_type="ranking", ordinal__gte=project.ranking_overlap) & ~Q(completion_set__in=stand_ins)
         for count in set(stand_ins.values()):
             keys = [key for key, asked in stand_ins.items() if asked == count]
@@ -96,5 +90,4 @@ class PlaceQuerySet(models.QuerySet["Slot"]):
         if project.demonstration_overlap:
             too_many |= Q(task_type="demonstration", ordinal__gte=project.demonstration_overlap)
         self.model.objects.filter(too_many, project=project).withdraw()
-        for completion_set in ranked.iterator():
-            completion_set.close_or_reopen()
+        ranked.close_or_reopen()

@@ -4,13 +4,12 @@ import uuid
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from labeling import readiness
 from labeling.models import Answer, Export, KnownAnswer, Project, Prompt, Readiness, ScoringJob, Slot, User
 from labeling.tests.rows import approved, ranking, sampled
-from webapp.tests.browser import Visit, press
+from webapp.tests.browser import Visit, complaints, press
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 LOOKS: list[dict[str, Any]] = [
@@ -18,12 +17,6 @@ LOOKS: list[dict[str, Any]] = [
     {"color_scheme": "light", "viewport": {"width": 1600, "height": 1000}, "reduced_motion": "reduce"},
     {"color_scheme": "dark", "viewport": {"width": 390, "height": 844}, "reduced_motion": "reduce"},
 ]
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
-
-
-def complaints(page: Page) -> list[str]:
-    found = Axe().run(page, options=RULES).response["violations"]
-    return [f"{each['id']}: {each['nodes'][0]['html'][:120]} {each['nodes'][0]['failureSummary']}" for each in found]
 
 
 @pytest.mark.parametrize("look", LOOKS, ids=["light desk", "dark phone"])

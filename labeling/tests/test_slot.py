@@ -5,7 +5,10 @@ from datetime import timedelta
 
 import pytest
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import connection
+from django.db.models import Count
 from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
 
 from labeling.models import (
     Answer,
@@ -18,7 +21,7 @@ from labeling.models import (
     StaleAssignment,
     User,
 )
-from labeling.tests.rows import HAIKU, approved, ranking, sampled
+from labeling.tests.rows import HAIKU, approved, ranked, ranking, sampled
 
 RANKING, DEMONSTRATION = Slot.TaskType.RANKING, Slot.TaskType.DEMONSTRATION
 
@@ -276,3 +279,24 @@ def test_demonstration_slot_takes_no_ranking(project: Project, alice: User) -> N
     with pytest.raises(ValidationError, match="demonstration"):
         Answer.objects.submit(slot, alice, ranking([1, 2, 3, 4]), uuid.uuid4())
     Demonstration.objects.submit(slot, alice, {"text": "Rain falls."}, uuid.uuid4())
+
+
+def test_overlap_of_many_sets_is_matched_in_few_queries(project: Project, alice: User) -> None:
+    Project.objects.filter(pk=project.pk).update(demonstration_overlap=0)
+
+    def asked(overlap: int) -> int:
+        Project.objects.filter(pk=project.pk).update(ranking_overlap=overlap)
+        with CaptureQueriesContext(connection) as queries:
+            Slot.objects.match_overlap(project)
+        return len(queries)
+
+    for number in range(3):
+        ranked(project, alice, ranking([1, 2, 3, 4]), f"{HAIKU} {number}")
+    few = asked(2)
+    assert project.completion_sets.filter(state=CompletionSet.State.READY).count() == 3, "all are open again"
+    asked(1)
+    for number in range(3, 15):
+        ranked(project, alice, ranking([1, 2, 3, 4]), f"{HAIKU} {number}")
+    assert asked(2) == few
+    assert project.completion_sets.filter(state=CompletionSet.State.READY).count() == 15
+    assert set(project.completion_sets.annotate(places=Count("slots")).values_list("places", flat=True)) == {2}

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from django.conf import settings
 from django.test import Client
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
@@ -14,6 +15,7 @@ os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
 PATIENCE = 30_000  # ms; a busy machine is slow
 # A container's /dev/shm may be too small for a long page.
 ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage"]
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 
 Visit = Callable[..., Page]
 
@@ -48,7 +50,7 @@ def visit(chromium: Browser, live_server: Any) -> Iterator[Visit]:
     `tolerate` names what the console may say without failing the test, such as the status of an expected refusal.
     """
     contexts: list[BrowserContext] = []
-    complaints: list[str] = []
+    heard: list[str] = []
 
     def go(who: Any, path: str, tolerate: tuple[str, ...] = (), **options: Any) -> Page:
         context = chromium.new_context(
@@ -62,11 +64,11 @@ def visit(chromium: Browser, live_server: Any) -> Iterator[Visit]:
             )
 
         def listen(page: Page) -> None:
-            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on("pageerror", lambda error: heard.append(str(error)))
             page.on(
                 "console",
                 lambda message: (
-                    complaints.append(message.text)
+                    heard.append(message.text)
                     if message.type == "error" and not any(words in message.text for words in tolerate)
                     else None
                 ),
@@ -80,7 +82,7 @@ def visit(chromium: Browser, live_server: Any) -> Iterator[Visit]:
     yield go
     for context in contexts:
         context.close()
-    assert complaints == []
+    assert heard == []
 
 
 def press(page: Page, *keys: str) -> None:
@@ -88,6 +90,12 @@ def press(page: Page, *keys: str) -> None:
     page.wait_for_load_state()
     for key in keys:
         page.keyboard.press(key)
+
+
+def complaints(page: Page) -> list[str]:
+    """What axe finds wrong with the page for people who cannot see it well or use no mouse."""
+    found = Axe().run(page, options=RULES).response["violations"]
+    return [f"{each['id']}: {each['nodes'][0]['html'][:120]} {each['nodes'][0]['failureSummary']}" for each in found]
 
 
 def session_of(who: Any) -> str:

@@ -1,7 +1,7 @@
 """`make screenshots`: every page in Chromium, in both languages, light and dark, narrow and wide, as who may see it.
 
-Not part of the tests: it is run by its name. Besides the pictures it fails for pages that are wider than the window or
-that say an error to the console.
+Not part of the tests: it is run by its name. Besides the pictures it fails for pages that are wider than the window,
+that say an error to the console or that axe finds something on.
 """
 
 import re
@@ -13,7 +13,7 @@ from django.conf import settings
 from django.urls import reverse
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
-from webapp.tests.browser import session_of
+from webapp.tests.browser import complaints, session_of
 from webapp.tests.teams import populate
 from webapp.tests.test_roles import ALL, Address, arguments, rows_for
 
@@ -59,10 +59,10 @@ def test_every_page_fits_its_window(
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()
-    complaints: list[str] = []
+    heard: list[str] = []
     for role in ("anonymous", "labeler", "curator", "ops", "admin"):
         context = chromium.new_context(
-            base_url=live_server.url, viewport=SIZES[size], color_scheme=theme, locale=language
+            base_url=live_server.url, viewport=SIZES[size], color_scheme=theme, locale=language, reduced_motion="reduce"
         )
         if role != "anonymous":
             person = getattr(site, role)
@@ -70,32 +70,32 @@ def test_every_page_fits_its_window(
             person.save()
             session = {"name": settings.SESSION_COOKIE_NAME, "value": session_of(person), "url": live_server.url}
             context.add_cookies([session])
-        page = listened_to(context.new_page(), complaints)
+        page = listened_to(context.new_page(), heard)
         for address, seen_by in pages():
             if seen_by == role:
-                complaints += shoot(
-                    page, reverse(address.name, kwargs=arguments(site, address, "own")), folder, address
-                )
+                heard += shoot(page, reverse(address.name, kwargs=arguments(site, address, "own")), folder, address)
         context.close()
-    assert not complaints, "\n".join(complaints)
+    assert not heard, "\n".join(heard)
 
 
-def listened_to(page: Page, complaints: list[str]) -> Page:
+def listened_to(page: Page, heard: list[str]) -> Page:
     def hear(message: ConsoleMessage) -> None:
         if message.type == "error":
-            complaints.append(f"{page.url}: {message.text} {message.location['url']}")
+            heard.append(f"{page.url}: {message.text} {message.location['url']}")
 
     page.on("console", hear)
-    page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
+    page.on("pageerror", lambda error: heard.append(f"{page.url}: {error}"))
     return page
 
 
 def shoot(page: Page, path: str, folder: Path, address: Address) -> list[str]:
     answer = page.goto(path)
     page.wait_for_load_state("networkidle")
-    page.screenshot(path=folder / f"{re.sub('[^a-z_]+', '-', address.name)}.png", full_page=True)
+    name = re.sub("[^a-z_]+", "-", address.name)
+    page.screenshot(path=folder / f"{name}.png", full_page=True)
     wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    complaints = [f"{path}: {wide} px wider than the window"] if wide > 0 else []
+    found = [f"{path}: {wide} px wider than the window"] if wide > 0 else []
+    found += [f"{path}: {complaint}" for complaint in complaints(page)]
     if answer and answer.status >= 400:
-        complaints.append(f"{path}: {answer.status}")
-    return complaints
+        found.append(f"{path}: {answer.status}")
+    return found
