@@ -29,11 +29,12 @@ class NotEnoughMemory(MemoryError):
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes. The first two are certain, activations are those of the longest sequences that the parameters allow."""
+    """Bytes. All but activations are certain: those are of the longest sequences that the parameters allow."""
 
     weights: int  # of all models
     training: int  # gradients and Adam's two moments
     activations: int  # what the backward pass needs of one micro-batch, and its logits
+    gathered: int = 0  # the policy to sample with, whole in each process, where processes share the weights
 
     @property
     def certain(self) -> int:
@@ -54,14 +55,14 @@ def require_fitting(spec: Spec[Any], device: torch.device, processes: int, warn:
     copies = processes if device.type == "cpu" else 1  # processes on one machine share its memory, but no card
     free = free_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
     sharded = _sharded(spec, processes, fits=copies * needs.certain <= free)
-    parts = processes if sharded else 1
-    certain = copies * needs.certain // parts
+    parts, gathered = (processes, copies * needs.gathered) if sharded else (1, 0)
+    certain = copies * needs.certain // parts + gathered
     all_in_all = certain + copies * needs.activations
     if certain > free:
         lora = " or lora_rank" if isinstance(spec.config, FineTuningConfig) and not spec.config.lora_rank else ""
         raise NotEnoughMemory(
-            f"The run needs {_gb(certain)} of memory (weights {_gb(copies * needs.weights // parts)}, gradients and "
-            f"Adam's moments {_gb(copies * needs.training // parts)}) and {_gb(free)} are free; "
+            f"The run needs {_gb(certain)} of memory (weights {_gb(copies * needs.weights // parts + gathered)}, "
+            f"gradients and Adam's moments {_gb(copies * needs.training // parts)}) and {_gb(free)} are free; "
             f"close other programs, choose a smaller model{lora}."
         )
     if all_in_all > free:
@@ -95,16 +96,17 @@ def estimate(spec: Spec[Any], device: str = "cpu") -> Estimate:
     weights, moving = _trained(Transformer, shape, config)
     if spec.stage == "reward":
         weights, moving = _trained(RewardModel, shape, config)
-    training = 3 * moving
+    training, gathered = 3 * moving, 0
     if isinstance(config, PPOConfig):
         judge = config_from_json(read_json(spec.path("reward_model"), "config.json"))
         value, value_moving = _trained(RewardModel, judge, config)
         apart = not config.lora_rank
         packed = weights if device == "cpu" else 0  # a copy to sample with, while there are no gradients
+        gathered = weights
         training = 2 * (moving + value_moving) + max(moving, value_moving, packed)  # gradients of one model at a time
         weights = weights * (1 + (apart or spec.reference is not None)) + value * (1 + apart)
         weights += moving if config.ema_decay else 0
-    return Estimate(weights, training, _activations(shape, config))
+    return Estimate(weights, training, _activations(shape, config), gathered)
 
 
 def _trained(kind: type[Transformer] | type[RewardModel], shape: ModelConfig, config: Any) -> tuple[int, int]:

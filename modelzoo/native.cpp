@@ -1,4 +1,4 @@
-// The two parts of a decoding step that take its time, for float32 on CPUs: `native.py` compiles and describes them.
+// What a decoding step spends its time on, for float32 on CPUs: `native.py` compiles and describes them.
 //
 // Sums run over the same numbers in the same order whatever the other rows are, so what a row gets does not depend on
 // its company, to the bit.

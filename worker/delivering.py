@@ -6,6 +6,7 @@ import time
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
+from django.utils import translation
 from django.utils.translation import gettext as _
 
 from labeling.models import Delivery
@@ -27,7 +28,8 @@ def deliver(delivery_id: int) -> None:
     try:
         job = Delivery.objects.claim(delivery_id)
         if job is not None:
-            attempt(job)
+            with translation.override(_language(job)):
+                attempt(job)
     except LostLease as error:
         logger.warning("%s", error)
     finally:
@@ -52,3 +54,9 @@ def attempt(job: Delivery) -> None:
             job.arrived(sent.status, sent.text)
         else:
             job.failed(_("The receiver answered %(status)s.") % {"status": sent.status}, sent.status, sent.text)
+
+
+def _language(job: Delivery) -> str:
+    """Of whoever set the webhook up: what went wrong is stored in words for them."""
+    by = job.webhook.by
+    return by.language if by and by.language else settings.LANGUAGE_CODE

@@ -48,7 +48,7 @@ class JobQuerySet(models.QuerySet["Any"]):
     def is_stalled(self) -> bool:
         """Whether jobs have been waiting for minutes while none is being worked on: likely no worker is there."""
         patience = Now() - PATIENCE
-        waiting = self.filter(state=Job.State.QUEUED, created_at__lt=patience).exists()
+        waiting = self.runnable().filter(created_at__lt=patience).exists()
         return waiting and not self.filter(heartbeat_at__gte=patience).exists()
 
     def claim(self, pk: int) -> Any | None:

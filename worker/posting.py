@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from django.utils.translation import gettext as _
+
 CONNECT_SECONDS = 5.0
 WHOLE_SECONDS = 15.0
 MOST_BYTES = 4096
@@ -46,13 +48,15 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, allow_local: bool
     except Refused:
         raise
     except TimeoutError as error:
-        raise Refused("The receiver did not answer in time.") from error
+        raise Refused(_("The receiver did not answer in time.")) from error
     except ssl.SSLError as error:
-        raise Refused(f"TLS failed: {error.reason or error}.") from error
+        raise Refused(_("TLS failed: %(why)s.") % {"why": error.reason or error}) from error
     except http.client.HTTPException as error:
-        raise Refused(f"The answer was no HTTP ({type(error).__name__}), or took too long.") from error
+        raise Refused(
+            _("The answer was no HTTP (%(why)s), or took too long.") % {"why": type(error).__name__}
+        ) from error
     except (OSError, UnicodeError, ValueError) as error:
-        raise Refused(f"The receiver cannot be reached ({error}).") from error
+        raise Refused(_("The receiver cannot be reached (%(why)s).") % {"why": error}) from error
 
 
 def _exchange(sock: socket.socket, netloc: str, path: str, body: bytes, headers: Mapping[str, str]) -> Response:
@@ -72,11 +76,11 @@ def _address(host: str, port: int, *, allow_local: bool) -> tuple[socket.Address
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise Refused(f"The name {host} is not known.") from error
-    for _family, _type, _protocol, _name, address in found:
+        raise Refused(_("The name %(name)s is not known.") % {"name": host}) from error
+    for *_rest, address in found:
         if not is_public(str(address[0])) and not (allow_local and _is_loopback(str(address[0]))):
-            raise Refused("The address belongs to a private network. Nothing is sent there.")
-    family, _type, _protocol, _name, address = found[0]
+            raise Refused(_("The address belongs to a private network. Nothing is sent there."))
+    family, *_rest, address = found[0]
     return family, (str(address[0]), int(address[1]))
 
 

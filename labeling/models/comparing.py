@@ -17,6 +17,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.files.uploadedfile import UploadedFile
 from django.db import models, transaction
+from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from labeling.comparisons import Options, shape_of
@@ -142,7 +143,8 @@ class ComparisonImport(Job):
     def take(self, by: User, approve: bool = False) -> bool:
         """Start taking the file over. False where somebody has started it already."""
         waiting = ComparisonImport.objects.filter(pk=self.pk, taken_by=None, state=self.State.QUEUED)
-        if not waiting.update(taken_by=by, approve=approve):
+        # It is a job from now on, and waits for a worker from now on.
+        if not waiting.update(taken_by=by, approve=approve, created_at=Now()):
             return False
         self.taken_by, self.approve = by, approve
         self.enqueue()

@@ -1,12 +1,14 @@
 """Comparisons in the browser's steps: upload, choices, preview, take; then how far it is."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from labeling.models import Answer, ComparisonImport, Project
 from worker.comparing import import_comparisons
@@ -49,6 +51,21 @@ def test_taking_is_done_once_by_a_job_and_reported(as_carol: Client, project: Pr
     assert "Imported from pairs" in answer and "<script>alert" not in answer
     prompt = as_carol.get(reverse("prompt", args=[Answer.objects.get().completion_set.prompt_id])).content.decode()
     assert "Imported from pairs" in prompt and "Sample again" not in prompt
+
+
+def test_a_file_that_waits_for_a_worker_for_long_says_so(as_carol: Client, project: Project) -> None:
+    for name in ("lying.jsonl", "taken.jsonl"):
+        upload(as_carol, project, name=name)
+        ComparisonImport.objects.update(created_at=timezone.now() - timedelta(minutes=4))
+    assert not ComparisonImport.objects.is_stalled(), "nobody has taken either"
+    batch = ComparisonImport.objects.get(name="taken.jsonl")
+    page = as_carol.post(at("take", batch), {"fingerprint": batch.fingerprint}, follow=True).content.decode()
+    assert "every worker is busy" not in page, "it waits from now on"
+    ComparisonImport.objects.update(created_at=timezone.now() - timedelta(minutes=4))
+    for verb in ("page", "state"):
+        assert "every worker is busy" in as_carol.get(at(verb, batch)).content.decode()
+    assert ComparisonImport.objects.claim(batch.pk)
+    assert "every worker is busy" not in as_carol.get(at("state", batch)).content.decode()
 
 
 def test_choices_change_the_preview(as_carol: Client, project: Project) -> None:

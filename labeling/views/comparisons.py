@@ -41,7 +41,7 @@ def comparison_page(request: HttpRequest, pk: int) -> HttpResponse:
     batch = _import(request, pk)
     context = {"project": batch.project, "batch": batch, "section": "curate", "tab": "imports"}
     if not batch.is_waiting:
-        return TemplateResponse(request, "labeling/comparison_taken.html", context | _reasons(batch))
+        return TemplateResponse(request, "labeling/comparison_taken.html", context | _state(batch))
     context |= {"form": ComparisonChoicesForm(instance=batch)} | _preview(request, batch)
     return TemplateResponse(request, "labeling/comparison_page.html", context)
 
@@ -77,7 +77,7 @@ def comparison_take(request: HttpRequest, pk: int) -> HttpResponse:
 def comparison_state(request: HttpRequest, pk: int) -> HttpResponse:
     """How far the job is: asked for again and again while it works."""
     batch = _import(request, pk)
-    context = {"project": batch.project, "batch": batch} | _reasons(batch)
+    context = {"project": batch.project, "batch": batch} | _state(batch)
     return TemplateResponse(request, "labeling/_comparison_state.html", context)
 
 
@@ -134,5 +134,8 @@ def _preview(request: HttpRequest, batch: ComparisonImport) -> dict[str, Any]:
     }
 
 
-def _reasons(batch: ComparisonImport) -> dict[str, Any]:
-    return {"reasons": sorted(batch.report.get("reasons", {}).items(), key=lambda pair: -pair[1])}
+def _state(batch: ComparisonImport) -> dict[str, Any]:
+    """Why records were refused, and whether the job waits for want of a worker."""
+    is_stalled = batch.state == batch.State.QUEUED and ComparisonImport.objects.is_stalled()
+    reasons = sorted(batch.report.get("reasons", {}).items(), key=lambda pair: -pair[1])
+    return {"reasons": reasons, "is_stalled": is_stalled}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from modelzoo import memory
-from modelzoo.config import SFTConfig
+from modelzoo.config import STAGES, PPOConfig, SFTConfig
 from modelzoo.memory import NotEnoughMemory, require_fitting
 from modelzoo.spec import BadInput, Spec, load_spec
 from modelzoo.tests.conftest import Finished, Train
@@ -73,7 +73,7 @@ HELD = """
 import json, sys
 import torch
 from modelzoo.checkpoint import load_policy
-from modelzoo.config import SFTConfig
+from modelzoo.config import STAGES, PPOConfig, SFTConfig
 from modelzoo.distributed import Processes
 from modelzoo.logprobs import response_logprobs
 from modelzoo.batches import Example, collate
@@ -137,6 +137,29 @@ def test_if_needed_spreads_a_model_that_the_processes_cannot_hold_whole(
     monkeypatch.setattr(memory, "free_memory", lambda: int(0.9 * needs))
     with pytest.raises(NotEnoughMemory, match="are free"):
         require_fitting(spec(), cpu, 2, told.append)
+
+
+def test_a_policy_that_is_gathered_to_sample_with_is_reckoned_whole(
+    spec_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spec.json").write_text(json.dumps(spec_of("ppo", ALWAYS)))
+    spec: Spec[Any] = load_spec(tmp_path / "spec.json", "ppo", PPOConfig)
+    needs = memory.estimate(spec)
+    policy = memory.estimate(spec_of_stage(spec_of, tmp_path, "sft")).weights
+    assert needs.gathered == policy
+    enough = needs.certain + 2 * policy  # of two processes on one machine: all of it once, the policy in each
+    for free, fits in ((enough, True), (enough - 1, False)):
+        monkeypatch.setattr(memory, "free_memory", lambda free=free: free)
+        if fits:
+            assert require_fitting(spec, torch.device("cpu"), 2, print)
+        else:
+            with pytest.raises(NotEnoughMemory, match="are free"):
+                require_fitting(spec, torch.device("cpu"), 2, print)
+
+
+def spec_of_stage(spec_of: Any, folder: Path, stage: str) -> Spec[Any]:
+    (folder / f"{stage}.json").write_text(json.dumps(spec_of(stage, {})))
+    return load_spec(folder / f"{stage}.json", stage, STAGES[stage])
 
 
 LITTLE_FREE = """

@@ -221,6 +221,17 @@ def test_a_failed_attempt_is_made_again_later_with_the_same_id(webhook: Webhook,
     assert Webhook.objects.get().failures == 0
 
 
+def test_what_went_wrong_is_said_in_the_language_of_who_set_it_up(
+    webhook: Webhook, receiver: Receiver, alice: User
+) -> None:
+    User.objects.filter(pk=alice.pk).update(language="ko")
+    Webhook.objects.update(by=alice)
+    receiver.status = 500
+    assert send(webhook).error == "받는 쪽이 500로 응답했습니다."
+    Webhook.objects.update(url="http://127.0.0.1:9/hook")
+    assert send(webhook).error.startswith("받는 쪽에 연결할 수 없습니다")
+
+
 def test_after_the_last_attempt_it_has_failed_and_can_be_sent_again(webhook: Webhook, receiver: Receiver) -> None:
     receiver.status = 503
     sent = send(webhook)
