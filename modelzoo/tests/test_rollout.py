@@ -56,7 +56,7 @@ def test_metrics_are_means_over_response_tokens_whatever_the_padding_holds(
     with torch.no_grad():
         for weight in (*models.policy.parameters(), *models.value.parameters()):
             weight.add_(torch.randn(weight.shape, generator=seeded("moved")), alpha=0.02)
-    dirty = Rollout(rollout.batch, rollout.finished, rollout.scores, *(t.where(said, 99.0) for t in rollout[3:]))
+    dirty = Rollout(rollout.batch, rollout.finished, rollout.scores, *(t.where(said, -9.0) for t in rollout[3:]))
     found = add_policy_gradient(models, dirty, list(range(8)), config)
     found["value_loss"] = add_value_gradient(models, dirty, list(range(8)), config)
     expected = dict.fromkeys(found, 0.0)

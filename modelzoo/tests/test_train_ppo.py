@@ -72,8 +72,10 @@ def test_first_update_of_a_run_starts_from_no_kl_and_clips_nothing(
     assert first["policy_loss"] == pytest.approx(0, abs=1e-6)  # the mean of whitened advantages
 
 
-def test_later_passes_over_a_rollout_move_away_from_it(train: Train) -> None:
-    first = train("ppo", {"minibatch_size": 8, "inner_epochs": 3, "warmup_steps": 0}).metrics[0]
+@pytest.mark.parametrize("micro_batch_size", [4, 8])  # of 8 the first forward is kept for the first update
+def test_later_passes_over_a_rollout_move_away_from_it(train: Train, micro_batch_size: int) -> None:
+    params = {"minibatch_size": 8, "micro_batch_size": micro_batch_size, "inner_epochs": 3, "warmup_steps": 0}
+    first = train("ppo", params).metrics[0]
     assert first["approx_kl"] > 0 and first["ratio"] != 1
 
 
